@@ -1,0 +1,3 @@
+"""ollamad: a local-LLM daemon."""
+
+__version__ = "0.1.0"

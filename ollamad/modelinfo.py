@@ -1,0 +1,121 @@
+"""Facts about a model, whoever read them: `GgufFacts` of the weights, `StoredModel` of the store.
+
+Sizes are bytes, lengths are tokens. Nothing here is computed from a running model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NewType
+
+from ollamad.names import ModelName
+
+WeightsId = NewType("WeightsId", str)
+"""The digest of a model's weights: models that share it share a runner."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInfo:
+    """One transformer layer of the weights."""
+
+    weights_bytes: int
+    n_head_kv: int
+    """Heads that keep keys and values; 0 where a layer keeps none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KvShape:
+    """What one token costs in the KV cache."""
+
+    key_length: int
+    """Elements of one head's key."""
+    value_length: int
+    """Elements of one head's value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GgufFacts:
+    """What a GGUF file's header says, as far as the daemon uses it."""
+
+    architecture: str
+    kind: str
+    """`general.type`: `model`, `adapter`, `projector`; `model` when unsaid."""
+    n_params: int
+    """Elements of all tensors."""
+    file_type: str
+    """Name of the quantisation, such as `Q4_K_M`; `unknown` when unsaid."""
+    file_bytes: int
+    n_ctx_train: int
+    """Context length the model was trained for; 0 when unsaid."""
+    n_embd: int
+    n_vocab: int
+    layers: tuple[LayerInfo, ...]
+    other_weights_bytes: int
+    """Weights outside the layers: embeddings, output, norms."""
+    kv_shape: KvShape
+    pooling_type: int | None
+    """`<arch>.pooling_type`: the model makes embeddings, not text."""
+    has_vision: bool
+    has_audio: bool
+    chat_template: str
+    """The Jinja chat template, empty when there is none."""
+    bos_token: str
+    eos_token: str
+    add_bos: bool
+    """The tokenizer puts the begin-of-sequence token in front by itself."""
+    add_eos: bool
+
+    @property
+    def is_embedding(self) -> bool:
+        """The model pools its input into one vector and cannot generate."""
+        return self.pooling_type is not None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """One message kept with a model (Modelfile `MESSAGE`)."""
+
+    role: str
+    content: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDetails:
+    """The `details` that Ollama shows of a model."""
+
+    parent_model: str
+    format: str
+    family: str
+    families: tuple[str, ...]
+    parameter_size: str
+    quantization_level: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A model of the store, read completely: everything a request needs to use it."""
+
+    name: ModelName
+    digest: str
+    """Hexadecimal SHA-256 of the manifest file, without a prefix."""
+    size_bytes: int
+    """Sum of the manifest's layers and its config."""
+    modified_at: datetime
+    details: ModelDetails
+    weights_id: WeightsId
+    weights_path: Path
+    facts: GgufFacts
+    projector_paths: tuple[Path, ...] = ()
+    adapter_paths: tuple[Path, ...] = ()
+    template: str | None = None
+    """The template layer: Ollama's Go template, or Jinja; `None` when there is none."""
+    system: str = ""
+    licenses: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options in API names, as stored."""
+    messages: tuple[StoredMessage, ...] = ()
+    requires: str = ""
+    capabilities: tuple[str, ...] = ()

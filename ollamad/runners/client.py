@@ -1,0 +1,220 @@
+"""The daemon's end of a runner's channel: one reader, mailboxes by request, one outbox.
+
+The reader never waits for a consumer. Everything that sends is synchronous for the caller: a
+message goes to the outbox, whose length is bounded by the open requests (each puts at most two).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import assert_never
+
+import trio
+
+from ollamad.errors import (
+    ContextTooLong,
+    GenerationFailed,
+    OllamadError,
+    ProtocolBroken,
+    RunnerCrashed,
+    UnsupportedOption,
+)
+from ollamad.runners.channel import Channel, ChannelClosed
+from ollamad.runners.mailbox import Mailbox
+from ollamad.runners.protocol import (
+    Beat,
+    Cancel,
+    Deltas,
+    Failed,
+    FailureCode,
+    Finished,
+    FromRunner,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    LoadPlan,
+    LoadProgress,
+    RequestId,
+    Shutdown,
+    Tokenize,
+    Tokenized,
+    ToRunner,
+)
+
+LifeMessage = Hello | LoadProgress | Loaded | LoadFailed | Beat
+"""What a runner says about itself rather than about a request."""
+
+
+class RunnerClient:
+    """Talks to one runner. Requests may be made from any task; `run` does the reading."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, on_life: Callable[[LifeMessage], None]
+    ) -> None:
+        self._channel: Channel[FromRunner, ToRunner] = Channel(stream, FromRunner)
+        self._on_life = on_life
+        self._mailboxes: dict[RequestId, Mailbox] = {}
+        self._tokenized: dict[RequestId, _Answer] = {}
+        self._ids = itertools.count(1)
+        # Unbounded in type, bounded in fact: at most Generate and Cancel for each open request.
+        self._outbox, self._outgoing = trio.open_memory_channel[ToRunner](math.inf)
+        self._closed: OllamadError | None = None
+
+    @property
+    def n_open(self) -> int:
+        """Requests without an outcome."""
+        return len(self._mailboxes)
+
+    async def run(self) -> None:
+        """Read and write until the runner closes its end. Never raises for a runner's fault."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            await self._channel_closed()
+
+    async def _channel_closed(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._channel.aclose()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                message = await self._channel.receive()
+            except ChannelClosed:
+                return
+            except ProtocolBroken as exc:
+                self.fail_all(exc)
+                return
+            self._dispatch(message)
+
+    async def _write(self) -> None:
+        async for message in self._outgoing:
+            try:
+                await self._channel.send(message)
+            except ChannelClosed:
+                return  # The reader sees the end of the stream as well, and says so.
+
+    def _dispatch(self, message: FromRunner) -> None:
+        match message:
+            case Deltas(items):
+                for delta in items:
+                    if (mailbox := self._mailboxes.get(delta.id)) is not None:
+                        mailbox.put(delta)
+            case Finished():
+                if (mailbox := self._mailboxes.pop(message.id, None)) is not None:
+                    mailbox.close(message)
+            case Failed():
+                self._failed(message)
+            case Tokenized():
+                if (answer := self._tokenized.pop(message.id, None)) is not None:
+                    answer.set(message.tokens)
+            case Hello() | LoadProgress() | Loaded() | LoadFailed() | Beat():
+                self._on_life(message)
+            case _:
+                assert_never(message)
+
+    def _failed(self, message: Failed) -> None:
+        error = error_of(message)
+        if (mailbox := self._mailboxes.pop(message.id, None)) is not None:
+            mailbox.close(error)
+        elif (answer := self._tokenized.pop(message.id, None)) is not None:
+            answer.set(error)
+
+    def load(self, plan: LoadPlan) -> None:
+        """Tell the runner which model to load. The answers are life messages."""
+        self._post(Load(plan))
+
+    def shut_down(self) -> None:
+        """Tell the runner to exit."""
+        self._post(Shutdown())
+
+    def next_id(self) -> RequestId:
+        """Return an id for a request."""
+        return next(self._ids)
+
+    def generate(self, request: Generate) -> Mailbox:
+        """Start a generation and return where its answer arrives."""
+        mailbox = Mailbox()
+        if self._closed is not None:
+            mailbox.close(self._closed)
+        else:
+            self._mailboxes[request.id] = mailbox
+            self._post(request)
+        return mailbox
+
+    def cancel(self, request_id: RequestId) -> None:
+        """Nobody waits for this request any more. Synchronous and idempotent."""
+        if self._mailboxes.pop(request_id, None) is not None:
+            self._post(Cancel(request_id))
+
+    async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        """Return the token ids of *text*. Raises what the runner or its end says."""
+        if self._closed is not None:
+            raise self._closed.with_traceback(None)
+        request_id, answer = self.next_id(), _Answer()
+        self._tokenized[request_id] = answer
+        try:
+            self._post(Tokenize(id=request_id, text=text, add_special=add_special))
+            return await answer.get()
+        finally:
+            self._tokenized.pop(request_id, None)
+
+    def fail_all(self, error: OllamadError) -> None:
+        """End every open request with *error*, and every later one."""
+        self._closed = self._closed or error
+        for mailbox in self._mailboxes.values():
+            mailbox.close(error)
+        for answer in self._tokenized.values():
+            answer.set(error)
+        self._mailboxes.clear()
+        self._tokenized.clear()
+
+    def _post(self, message: ToRunner) -> None:
+        try:
+            self._outbox.send_nowait(message)
+        except trio.BrokenResourceError:
+            self.fail_all(RunnerCrashed("the model's runner has ended"))
+
+
+class _Answer:
+    """One value that one task waits for."""
+
+    def __init__(self) -> None:
+        self._value: tuple[int, ...] | OllamadError | None = None
+        self._set = trio.Event()
+
+    def set(self, value: tuple[int, ...] | OllamadError) -> None:
+        self._value = value
+        self._set.set()
+
+    async def get(self) -> tuple[int, ...]:
+        await self._set.wait()
+        if isinstance(self._value, OllamadError):
+            raise self._value.with_traceback(None)
+        assert self._value is not None  # noqa: S101 - set() is the only way out of the wait
+        return self._value
+
+
+def error_of(message: Failed) -> OllamadError:
+    """Return the daemon's error for a runner's failure."""
+    match message.code:
+        case FailureCode.CONTEXT_TOO_LONG:
+            return ContextTooLong(message.detail)
+        case FailureCode.BAD_REQUEST:
+            return UnsupportedOption(message.detail)
+        case (
+            FailureCode.ENGINE
+            | FailureCode.OUT_OF_MEMORY
+            | FailureCode.NOT_FOUND
+            | FailureCode.NOT_A_MODEL
+        ):
+            return GenerationFailed(message.detail)
+        case _:
+            assert_never(message.code)

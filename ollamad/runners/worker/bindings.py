@@ -1,0 +1,70 @@
+"""Imports llama-cpp-python's low-level module, and only that.
+
+The package's `__init__` also imports its high-level classes and what they need (a tenth of a
+second and 20 MiB that a runner has no use for), so the package is entered by a bare module object
+that merely knows its folder. `llama` is the module to use; nothing else of the package is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any, Final
+
+_PACKAGE: Final = "llama_cpp"
+
+
+def _import_low_level() -> Any:  # noqa: ANN401 - the package ships no types
+    if _PACKAGE not in sys.modules:
+        spec = importlib.util.find_spec(_PACKAGE)
+        if spec is None or spec.submodule_search_locations is None:
+            raise ModuleNotFoundError("llama-cpp-python is not installed")
+        package = types.ModuleType(_PACKAGE)
+        package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__ = spec
+        sys.modules[_PACKAGE] = package
+    return importlib.import_module(f"{_PACKAGE}.llama_cpp")
+
+
+llama: Final = _import_low_level()
+
+# Log lines carry their level as a letter; the daemon reads it (see ollamad.runners.logs).
+_LEVEL_MARKS: Final = {1: b"D", 2: b"I", 3: b"W", 4: b"E"}
+_CONTINUATION: Final = 5
+
+
+@llama.llama_log_callback  # type: ignore[untyped-decorator]
+def _log_to_stderr(level: int, text: bytes, _data: object) -> None:
+    # Continuations are progress dots; a half line would be logged as a line of its own.
+    if level != _CONTINUATION and text.strip():
+        os.write(2, _LEVEL_MARKS.get(level, b"D") + b" " + text.rstrip() + b"\n")
+
+
+def start_backends() -> str:
+    """Load the compute backends and return a line that says what they are.
+
+    In a build with loadable backends they must be loaded by the very library that libllama links
+    (`libggml.so.0`): every other spelling of its name is a separate copy with its own registry.
+    """
+    llama.llama_log_set(_log_to_stderr, ctypes.c_void_p(0))
+    folder = Path(llama.__file__).parent / "lib"
+    library = folder / "libggml.so.0"
+    if library.exists():
+        ggml = ctypes.CDLL(str(library))
+        ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+        if ggml.ggml_backend_dev_count() == 0:
+            ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+            ggml.ggml_backend_load_all_from_path(os.fsencode(folder))
+        if ggml.ggml_backend_dev_count() == 0:
+            raise RuntimeError(
+                f"llama.cpp found no compute device: {folder} holds no backend for this processor"
+            )
+    llama.llama_backend_init()
+    version = llama.llama_version().decode()
+    features = llama.llama_print_system_info().decode().strip(" |")
+    return f"llama.cpp {version} ({features})"

@@ -1,0 +1,113 @@
+"""`EchoEngine`: answers with the words of its prompt, needs no model. For tests only.
+
+It computes one token a step for every open request, as the real engine does, so that streams
+interleave. Prompts that begin with `!` act out the faults that only a real process can show.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ollamad.runners.protocol import (
+    Delta,
+    FailureCode,
+    Finished,
+    FinishReason,
+    Generate,
+    LoadPlan,
+    RequestId,
+    Timings,
+)
+from ollamad.runners.worker.engine import EngineLoad, EngineRefused, StepResult
+from ollamad.runners.worker.text import TextAssembler
+
+HANG_S: Final = 3600.0
+BROKEN_MODEL: Final = "broken"
+"""A model whose path ends so cannot be loaded."""
+
+
+class EchoEngine:
+    """See the module. `!crash`, `!hang`, `!raise`, `!fail` do so; `!count N` counts to N."""
+
+    def __init__(self, plan: LoadPlan, on_progress: Callable[[float], None]) -> None:
+        if plan.model_path.endswith(BROKEN_MODEL):
+            raise EngineRefused(FailureCode.NOT_A_MODEL, "this echo model is broken")
+        on_progress(1.0)
+        self.n_ctx = plan.n_ctx
+        self.n_slots = plan.n_slots
+        self._open: dict[RequestId, tuple[Generate, list[str], TextAssembler]] = {}
+
+    @property
+    def has_work(self) -> bool:
+        """A step would produce something."""
+        return bool(self._open)
+
+    @property
+    def load(self) -> EngineLoad:
+        """How busy the engine is now."""
+        busy = min(len(self._open), self.n_slots)
+        return EngineLoad(slots_busy=busy, waiting=len(self._open) - busy, kv_used=0)
+
+    def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        """Return one id a word, and one more in front with *add_special*."""
+        ids = tuple(len(word) for word in text.split())
+        return (1, *ids) if add_special else ids
+
+    def submit(self, request: Generate) -> None:
+        """Take a request."""
+        words = request.prompt.split() or ["(nothing)"]
+        if len(words) >= self.n_ctx:
+            raise EngineRefused(
+                FailureCode.CONTEXT_TOO_LONG, f"{len(words)} words, the context holds {self.n_ctx}"
+            )
+        match words:
+            case ["!crash", *_]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["!raise", *_]:
+                raise RuntimeError("asked to raise")
+            case ["!hang", *_]:
+                time.sleep(HANG_S)
+            case ["!fail", *_]:
+                raise EngineRefused(FailureCode.ENGINE, "asked to fail")
+            case ["!count", number, *_]:
+                words = [str(i) for i in range(int(number))]
+        self._open[request.id] = (request, words, TextAssembler(request.sampling.stop))
+
+    def interrupt(self, request_id: RequestId) -> None:
+        """Steps are short: nothing to interrupt."""
+
+    def cancel(self, request_id: RequestId) -> StepResult:
+        """Drop a request."""
+        if self._open.pop(request_id, None) is None:
+            return StepResult()
+        return StepResult(
+            finished=[
+                Finished(id=request_id, reason=FinishReason.CANCELLED, timings=Timings())
+            ]
+        )
+
+    def step(self) -> StepResult:
+        """Produce one word of every request that has a slot."""
+        result = StepResult()
+        for request_id, (request, words, text) in list(self._open.items())[: self.n_slots]:
+            offset = len(request.prompt.split())
+            result.deltas.append(
+                Delta(request_id, offset, text.feed(words.pop(0).encode() + b" "), (1,))
+            )
+            if text.is_stopped or not words:
+                reason = FinishReason.STOP
+                if rest := text.finish():
+                    result.deltas.append(Delta(request_id, offset, rest, ()))
+            elif 0 < request.sampling.num_predict <= offset:
+                reason = FinishReason.LENGTH
+            else:
+                continue
+            del self._open[request_id]
+            result.finished.append(
+                Finished(id=request_id, reason=reason, timings=Timings(prompt_tokens=offset))
+            )
+        return result

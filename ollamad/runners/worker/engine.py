@@ -1,0 +1,103 @@
+"""`Engine`, the interface between a runner's I/O and what computes, and its result types.
+
+All methods but `interrupt` are called from one thread. A step computes one batch and returns what
+came of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+from ollamad.runners.protocol import (
+    Delta,
+    Failed,
+    FailureCode,
+    Finished,
+    Generate,
+    LoadPlan,
+    RequestId,
+)
+
+
+class EngineRefused(Exception):
+    """The engine cannot do what was asked. The request ends, others go on."""
+
+    def __init__(self, code: FailureCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+@dataclasses.dataclass(slots=True)
+class StepResult:
+    """What one step produced. Lists in the order of the slots."""
+
+    deltas: list[Delta] = dataclasses.field(default_factory=list)
+    finished: list[Finished] = dataclasses.field(default_factory=list)
+    failed: list[Failed] = dataclasses.field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.deltas or self.finished or self.failed)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is."""
+
+    slots_busy: int
+    waiting: int
+    kv_used: int
+    """Tokens held in the KV cache."""
+
+
+class Engine(Protocol):
+    """Computes answers for many requests side by side."""
+
+    @property
+    def n_ctx(self) -> int:
+        """Context length of one sequence, in tokens."""
+        ...
+
+    @property
+    def n_slots(self) -> int:
+        """Sequences computed side by side."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """A step would compute something."""
+        ...
+
+    @property
+    def load(self) -> EngineLoad:
+        """How busy the engine is now."""
+        ...
+
+    def submit(self, request: Generate) -> None:
+        """Take a request. Raises EngineRefused."""
+        ...
+
+    def cancel(self, request_id: RequestId) -> StepResult:
+        """Drop a request, wherever it is, and return its ending. Unknown ids are ignored."""
+        ...
+
+    def step(self) -> StepResult:
+        """Compute one batch."""
+        ...
+
+    def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
+        """Return token ids of *text*. Raises EngineRefused."""
+        ...
+
+    def interrupt(self, request_id: RequestId) -> None:
+        """End the running step early if it is worth it: *request_id* will be cancelled.
+
+        The one method that may be called from another thread.
+        """
+        ...
+
+
+EngineLoader = Callable[[LoadPlan, Callable[[float], None]], Engine]
+"""Loads a model, telling its progress from 0 to 1. Raises EngineRefused."""

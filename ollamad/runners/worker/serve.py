@@ -1,0 +1,228 @@
+"""Connects an engine to the control socket: commands in, one frame of deltas a step out.
+
+Two threads. Trio's reads and writes the socket and never computes; the engine's computes and never
+waits for the socket. Between them: a guarded list of commands one way, `run_sync_soon` the other.
+End-of-file on the socket ends the process at once, whatever the engine is doing, because a runner
+must never outlive its daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import Final, assert_never
+
+import trio
+
+from ollamad.errors import ProtocolBroken
+from ollamad.runners.channel import Channel, ChannelClosed
+from ollamad.runners.protocol import (
+    PROTOCOL_VERSION,
+    Beat,
+    Cancel,
+    Deltas,
+    Failed,
+    FailureCode,
+    FromRunner,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    LoadPlan,
+    LoadProgress,
+    MemoryUse,
+    Shutdown,
+    Tokenize,
+    Tokenized,
+    ToRunner,
+)
+from ollamad.runners.worker.engine import Engine, EngineLoader, EngineRefused, StepResult
+
+BEAT_PERIOD_S: Final = 1.0
+"""How often a busy runner shows its progress. An idle one is silent."""
+PROGRESS_STEP: Final = 0.02
+"""Load progress is told in steps of this size, at most 50 messages a load."""
+EXIT_ENGINE_BROKE: Final = 70
+"""The exit status after an unexpected exception in the engine (EX_SOFTWARE)."""
+
+_Outgoing = trio.MemorySendChannel[FromRunner]
+
+
+class EngineThread:
+    """The thread that owns the engine. Methods are called from Trio's thread."""
+
+    def __init__(self, load: EngineLoader, outbox: _Outgoing) -> None:
+        self._load = load
+        self._outbox = outbox
+        self._token = trio.lowlevel.current_trio_token()
+        self._commands: deque[ToRunner] = deque()
+        self._changed = threading.Condition()
+        self._engine: Engine | None = None
+        self.steps = 0
+        """Completed steps; only the engine's thread writes it."""
+
+    def start(self) -> None:
+        """Start the thread. It ends with the process."""
+        threading.Thread(target=self._run, name="engine", daemon=True).start()
+
+    def put(self, command: ToRunner) -> None:
+        """Hand over a command. A cancelled request may interrupt the running step."""
+        engine = self._engine
+        if isinstance(command, Cancel) and engine is not None:
+            engine.interrupt(command.id)
+        with self._changed:
+            self._commands.append(command)
+            self._changed.notify()
+
+    @property
+    def beat(self) -> Beat | None:
+        """The engine's progress, or `None` while it has nothing to do."""
+        if self._engine is None or not self._engine.has_work:
+            return None
+        load = self._engine.load
+        return Beat(
+            steps=self.steps,
+            slots_busy=load.slots_busy,
+            waiting=load.waiting,
+            kv_used=load.kv_used,
+        )
+
+    def _send(self, message: FromRunner) -> None:
+        # The outbox is unbounded in type and bounded by what the open requests generate.
+        self._token.run_sync_soon(self._outbox.send_nowait, message)
+
+    def _run(self) -> None:
+        try:
+            engine = self._loaded(self._first_plan())
+            while True:
+                self._apply(engine, self._take(wait=not engine.has_work))
+                if engine.has_work:
+                    self._publish(engine.step())
+                    self.steps += 1
+        except EngineRefused as exc:
+            self._send(LoadFailed(exc.code, exc.detail))
+        except Exception:  # noqa: BLE001 - the process ends: the daemon must not wait for a thread
+            traceback.print_exc()
+            os._exit(EXIT_ENGINE_BROKE)
+
+    def _first_plan(self) -> LoadPlan:
+        while True:
+            for command in self._take(wait=True):
+                if isinstance(command, Load):
+                    return command.plan
+
+    def _loaded(self, plan: LoadPlan) -> Engine:
+        told = 0.0
+
+        def progress(fraction: float) -> None:
+            nonlocal told
+            if fraction - told >= PROGRESS_STEP:
+                told = fraction
+                self._send(LoadProgress(fraction))
+
+        self._engine = engine = self._load(plan, progress)
+        self._send(Loaded(n_ctx=engine.n_ctx, n_slots=engine.n_slots, memory=memory_use()))
+        return engine
+
+    def _take(self, *, wait: bool) -> list[ToRunner]:
+        with self._changed:
+            while wait and not self._commands:
+                self._changed.wait()
+            commands = list(self._commands)
+            self._commands.clear()
+        return commands
+
+    def _apply(self, engine: Engine, commands: list[ToRunner]) -> None:
+        for command in commands:
+            match command:
+                case Generate():
+                    try:
+                        engine.submit(command)
+                    except EngineRefused as exc:
+                        self._send(Failed(command.id, exc.code, exc.detail))
+                case Tokenize():
+                    try:
+                        tokens = engine.tokenize(command.text, add_special=command.add_special)
+                        self._send(Tokenized(command.id, tokens))
+                    except EngineRefused as exc:
+                        self._send(Failed(command.id, exc.code, exc.detail))
+                case Cancel():
+                    self._publish(engine.cancel(command.id))
+                case Load() | Shutdown():
+                    pass  # A second Load means nothing; Shutdown is for Trio's side.
+                case _:
+                    assert_never(command)
+
+    def _publish(self, result: StepResult) -> None:
+        if not result:
+            return
+        messages: list[FromRunner] = []
+        if result.deltas:
+            messages.append(Deltas(tuple(result.deltas)))
+        messages.extend(result.finished)
+        messages.extend(result.failed)
+        self._token.run_sync_soon(self._send_all, messages)
+
+    def _send_all(self, messages: list[FromRunner]) -> None:
+        for message in messages:
+            self._outbox.send_nowait(message)
+
+
+def memory_use() -> MemoryUse:
+    """Return what this process uses of main memory, as /proc counts it."""
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+    )
+
+    def in_bytes(name: str) -> int:
+        return int(fields[name].split()[0]) * 1024
+
+    return MemoryUse(
+        anonymous_bytes=in_bytes("RssAnon") + in_bytes("RssShmem"),
+        file_bytes=in_bytes("RssFile"),
+    )
+
+
+async def serve(stream: trio.abc.Stream, load: EngineLoader, build: str) -> None:
+    """Serve one daemon over *stream* until it closes it or says `Shutdown`."""
+    channel: Channel[ToRunner, FromRunner] = Channel(stream, ToRunner)
+    outbox, outgoing = trio.open_memory_channel[FromRunner](float("inf"))
+    engine = EngineThread(load, outbox)
+    await channel.send(Hello(protocol=PROTOCOL_VERSION, pid=os.getpid(), build=build))
+    engine.start()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_write, channel, outgoing)
+        nursery.start_soon(_beat, engine, outbox)
+        try:
+            while not isinstance(command := await channel.receive(), Shutdown):
+                engine.put(command)
+        except ChannelClosed:
+            pass  # The daemon is gone, or wants us gone.
+        except ProtocolBroken as exc:
+            os.write(2, f"E {exc}\n".encode())
+        # Not an orderly end on purpose: the engine's thread may be deep inside a computation, and
+        # nothing here needs saving.
+        os._exit(0)
+
+
+async def _write(
+    channel: Channel[ToRunner, FromRunner], outgoing: trio.MemoryReceiveChannel[FromRunner]
+) -> None:
+    try:
+        async for message in outgoing:
+            await channel.send(message)
+            if isinstance(message, LoadFailed):
+                os._exit(0)
+    except ChannelClosed:
+        os._exit(0)
+
+
+async def _beat(engine: EngineThread, outbox: _Outgoing) -> None:
+    while True:
+        await trio.sleep(BEAT_PERIOD_S)
+        if (beat := engine.beat) is not None:
+            outbox.send_nowait(beat)
