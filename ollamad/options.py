@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -150,7 +151,7 @@ def option_value(name: str, spec: OptionSpec, value: object) -> object:
     match spec.type, value:
         case OptionType.BOOLEAN, bool():
             return value
-        case (OptionType.INTEGER | OptionType.FLOAT), int() | float() if not isinstance(
+        case ((OptionType.INTEGER | OptionType.FLOAT), int() | float()) if not isinstance(
             value, bool
         ):
             return _number(name, spec, value)
@@ -161,7 +162,7 @@ def option_value(name: str, spec: OptionSpec, value: object) -> object:
 
 
 def _number(name: str, spec: OptionSpec, value: float) -> float:
-    if isinstance(value, float) and (value != value or value in {float("inf"), float("-inf")}):
+    if not math.isfinite(value):
         raise UnsupportedOption(f'option "{name}" must be a finite number')
     number = int(value) if spec.type is OptionType.INTEGER else float(value)
     if not -(2**31) <= number < 2**32:

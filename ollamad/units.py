@@ -21,7 +21,7 @@ _DURATION_UNITS_S: Final = {
     "ns": 1e-9,
     "us": 1e-6,
     "µs": 1e-6,  # micro sign
-    "μs": 1e-6,  # Greek mu: Go accepts both  # noqa: RUF001
+    "μs": 1e-6,  # Greek mu: Go accepts both
     "ms": 1e-3,
     "s": 1.0,
     "m": 60.0,

@@ -27,7 +27,7 @@ class Channel(Generic[Incoming, Outgoing]):
     One task may receive; any task may send, whole frames one after another.
     """
 
-    def __init__(self, stream: trio.abc.Stream, incoming: Any) -> None:  # noqa: ANN401
+    def __init__(self, stream: trio.abc.Stream, incoming: Any) -> None:
         # `Any`: a union of types is a value that no annotation of Python's names before 3.14.
         self._stream = stream
         self._decoder = FrameDecoder()

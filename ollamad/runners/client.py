@@ -45,16 +45,14 @@ from ollamad.runners.protocol import (
     ToRunner,
 )
 
-LifeMessage = Hello | LoadProgress | Loaded | LoadFailed | Beat
+LifeMessage = Hello | LoadProgress | Loaded | LoadFailed
 """What a runner says about itself rather than about a request."""
 
 
 class RunnerClient:
     """Talks to one runner. Requests may be made from any task; `run` does the reading."""
 
-    def __init__(
-        self, stream: trio.abc.Stream, on_life: Callable[[LifeMessage], None]
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, on_life: Callable[[LifeMessage], None]) -> None:
         self._channel: Channel[FromRunner, ToRunner] = Channel(stream, FromRunner)
         self._on_life = on_life
         self._mailboxes: dict[RequestId, Mailbox] = {}
@@ -63,6 +61,10 @@ class RunnerClient:
         # Unbounded in type, bounded in fact: at most Generate and Cancel for each open request.
         self._outbox, self._outgoing = trio.open_memory_channel[ToRunner](math.inf)
         self._closed: OllamadError | None = None
+        self.beat: Beat | None = None
+        """The engine's last sign of life while it was busy."""
+        self.progress_at = trio.current_time()
+        """When the engine last got on, or was given something to do after having had nothing."""
 
     @property
     def n_open(self) -> int:
@@ -104,10 +106,12 @@ class RunnerClient:
     def _dispatch(self, message: FromRunner) -> None:
         match message:
             case Deltas(items):
+                self.progress_at = trio.current_time()
                 for delta in items:
                     if (mailbox := self._mailboxes.get(delta.id)) is not None:
                         mailbox.put(delta)
             case Finished():
+                self.progress_at = trio.current_time()
                 if (mailbox := self._mailboxes.pop(message.id, None)) is not None:
                     mailbox.close(message)
             case Failed():
@@ -115,7 +119,11 @@ class RunnerClient:
             case Tokenized():
                 if (answer := self._tokenized.pop(message.id, None)) is not None:
                     answer.set(message.tokens)
-            case Hello() | LoadProgress() | Loaded() | LoadFailed() | Beat():
+            case Beat():
+                if self.beat is None or message.steps != self.beat.steps:
+                    self.progress_at = trio.current_time()
+                self.beat = message
+            case Hello() | LoadProgress() | Loaded() | LoadFailed():
                 self._on_life(message)
             case _:
                 assert_never(message)
@@ -145,6 +153,8 @@ class RunnerClient:
         if self._closed is not None:
             mailbox.close(self._closed)
         else:
+            if not self._mailboxes:
+                self.progress_at = trio.current_time()
             self._mailboxes[request.id] = mailbox
             self._post(request)
         return mailbox

@@ -121,7 +121,7 @@ class ProcessLauncher:
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=runner_environment(os.environ) | spec.environment,
+                env={**runner_environment(os.environ), **spec.environment},
             )
         except OSError as exc:
             with trio.CancelScope(shield=True):

@@ -72,3 +72,7 @@ class RunnerLog:
         if level >= logging.ERROR:
             self._errors.append(rest)
         _log.log(level, "%s: %s", self._label, rest)
+
+    def note(self, text: str) -> None:
+        """Add a line of the daemon's own about this runner."""
+        _log.warning("%s: %s", self._label, text)

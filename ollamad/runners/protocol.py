@@ -233,13 +233,5 @@ class Beat(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 FromRunner = (
-    Hello
-    | LoadProgress
-    | Loaded
-    | LoadFailed
-    | Deltas
-    | Finished
-    | Failed
-    | Tokenized
-    | Beat
+    Hello | LoadProgress | Loaded | LoadFailed | Deltas | Finished | Failed | Tokenized | Beat
 )

@@ -19,7 +19,7 @@ from typing import Any, Final
 _PACKAGE: Final = "llama_cpp"
 
 
-def _import_low_level() -> Any:  # noqa: ANN401 - the package ships no types
+def _import_low_level() -> Any:
     if _PACKAGE not in sys.modules:
         spec = importlib.util.find_spec(_PACKAGE)
         if spec is None or spec.submodule_search_locations is None:

@@ -85,9 +85,7 @@ class EchoEngine:
         if self._open.pop(request_id, None) is None:
             return StepResult()
         return StepResult(
-            finished=[
-                Finished(id=request_id, reason=FinishReason.CANCELLED, timings=Timings())
-            ]
+            finished=[Finished(id=request_id, reason=FinishReason.CANCELLED, timings=Timings())]
         )
 
     def step(self) -> StepResult:

@@ -65,7 +65,7 @@ class LlamaModel:
         self.piece = functools.lru_cache(maxsize=1 << 16)(self._piece)
         """Bytes of a token; empty for control tokens."""
 
-    def _open_context(self, plan: LoadPlan) -> Any:  # noqa: ANN401 - an opaque pointer
+    def _open_context(self, plan: LoadPlan) -> Any:
         params = llama.llama_context_default_params()
         params.n_ctx = plan.n_ctx * plan.n_slots
         params.n_batch = plan.n_batch
@@ -80,8 +80,8 @@ class LlamaModel:
         if not context:
             raise EngineRefused(
                 FailureCode.OUT_OF_MEMORY,
-                f"no room for a context of {plan.n_slots} × {plan.n_ctx} tokens, or it cannot be "
-                "made with these settings (see the log); try a smaller num_ctx",
+                f"no room for a context of {plan.n_slots} times {plan.n_ctx} tokens, or it cannot "
+                "be made with these settings (see the log); try a smaller num_ctx",
             )
         return context
 
@@ -90,9 +90,7 @@ class LlamaModel:
         data = text.encode("utf-8", errors="replace")
         room = len(data) + 8  # A token has at least one byte, but for the few added ones.
         tokens = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(
-            self._vocab, data, len(data), tokens, room, add_special, True
-        )
+        count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, True)
         if count < 0:
             raise EngineRefused(FailureCode.BAD_REQUEST, "the text cannot be tokenized")
         return tokens[:count]
@@ -105,6 +103,11 @@ class LlamaModel:
             if count >= 0:
                 return buffer.raw[:count]
             size = min(-count, _PIECE_BYTES_MAX)
+
+    @property
+    def first_token(self) -> int:
+        """A token that a text may begin with."""
+        return max(int(llama.llama_vocab_bos(self._vocab)), 0)
 
     def is_end(self, token: int) -> bool:
         """*token* ends a generation."""
@@ -145,7 +148,7 @@ class _AbortFlag:
     or 1 (abort) by what the character is.
     """
 
-    def __init__(self, context: Any) -> None:  # noqa: ANN401 - an opaque pointer
+    def __init__(self, context: Any) -> None:
         self._flag = ctypes.create_string_buffer(2)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
         self._callback = llama.ggml_abort_callback(strlen)
@@ -192,7 +195,7 @@ class Batch:
         self.handle.n_tokens = row
 
 
-def _load_model(plan: LoadPlan, on_progress: Callable[[float], None]) -> Any:  # noqa: ANN401
+def _load_model(plan: LoadPlan, on_progress: Callable[[float], None]) -> Any:
     if not Path(plan.model_path).is_file():
         raise EngineRefused(FailureCode.NOT_FOUND, f"no such file: {plan.model_path}")
 

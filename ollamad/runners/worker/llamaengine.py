@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from ollamad.runners.protocol import (
     Delta,
     Failed,
@@ -21,6 +23,7 @@ from ollamad.runners.protocol import (
     LoadPlan,
     RequestId,
     StepLogprob,
+    Timings,
 )
 from ollamad.runners.worker import slots
 from ollamad.runners.worker.batching import Need, share_batch
@@ -52,7 +55,14 @@ class LlamaEngine:
     @classmethod
     def loaded(cls, plan: LoadPlan, on_progress: Callable[[float], None]) -> LlamaEngine:
         """Return an engine with the model that *plan* names. Raises EngineRefused."""
-        return cls(LlamaModel(plan, on_progress))
+        model = LlamaModel(plan, on_progress)
+        # One token, computed and forgotten: whatever cannot compute here (an instruction the
+        # processor lacks, broken weights) must show before the first request does.
+        outcome = model.decode([(0, 0, [model.first_token], True)])
+        if outcome is not DecodeOutcome.DONE or not np.isfinite(model.logits(0)).all():
+            raise EngineRefused(FailureCode.ENGINE, "the model cannot compute a first token")
+        model.forget(0, 0)
+        return cls(model)
 
     @property
     def n_ctx(self) -> int:
@@ -123,9 +133,7 @@ class LlamaEngine:
             request, prompt, arrived_at, _ = entry
             if request.id == request_id:
                 self._waiting.remove(entry)
-                waited = slots.Timings(
-                    queue_s=time.monotonic() - arrived_at, prompt_tokens=len(prompt)
-                )
+                waited = Timings(queue_s=time.monotonic() - arrived_at, prompt_tokens=len(prompt))
                 result.finished.append(
                     Finished(id=request_id, reason=FinishReason.CANCELLED, timings=waited)
                 )
@@ -196,9 +204,7 @@ class LlamaEngine:
                 # A recurrent memory cannot be cut in the middle: start from nothing.
                 n_cached = 0
                 self._model.forget(number, 0)
-            self._slots[number].seat(
-                self._sequence(request, prompt, arrived_at, arrival), n_cached
-            )
+            self._slots[number].seat(self._sequence(request, prompt, arrived_at, arrival), n_cached)
 
     def _sequence(
         self, request: Generate, prompt: list[int], arrived_at: float, arrival: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -40,9 +40,7 @@ class Sampler:
         seed = options.seed if options.seed >= 0 else secrets.randbits(_SEED_BITS)
         self._add(llama.llama_sampler_init_dist(seed % (1 << _SEED_BITS)))
 
-    def _add_penalties(
-        self, options: SamplingOptions, prompt: Sequence[int], n_ctx: int
-    ) -> None:
+    def _add_penalties(self, options: SamplingOptions, prompt: Sequence[int], n_ctx: int) -> None:
         last_n = n_ctx if options.repeat_last_n < 0 else min(options.repeat_last_n, n_ctx)
         is_off = (
             options.repeat_penalty == 1.0
@@ -62,10 +60,10 @@ class Sampler:
         for token in prompt[-last_n:]:
             llama.llama_sampler_accept(self._chain, token)
 
-    def _add(self, sampler: Any) -> None:  # noqa: ANN401 - an opaque pointer
+    def _add(self, sampler: Any) -> None:
         llama.llama_sampler_chain_add(self._chain, sampler)
 
-    def choose(self, context: Any, row: int) -> int:  # noqa: ANN401 - an opaque pointer
+    def choose(self, context: Any, row: int) -> int:
         """Return the token chosen from the logits of the *row*-th token of the last batch."""
         return int(llama.llama_sampler_sample(self._chain, context, row))
 
@@ -77,12 +75,12 @@ class Sampler:
 
 
 def step_logprob(
-    logits: npt.NDArray[np.float32], chosen: int, n_top: int, pieces: Sequence[bytes] | Any
+    logits: npt.NDArray[np.float32], chosen: int, n_top: int, pieces: Callable[[int], bytes]
 ) -> StepLogprob:
     """Return the log-probability of *chosen* and of the *n_top* likeliest tokens.
 
     Probabilities are the model's own (softmax over all logits), before any sampler.
-    *pieces* maps a token to its bytes.
+    *pieces* gives a token's bytes.
     """
     peak = logits.max()
     log_sum = float(np.log(np.exp(logits - peak, dtype=np.float64).sum()) + peak)

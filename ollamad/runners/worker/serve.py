@@ -25,7 +25,6 @@ from ollamad.runners.protocol import (
     Cancel,
     Deltas,
     Failed,
-    FailureCode,
     FromRunner,
     Generate,
     Hello,
@@ -174,9 +173,7 @@ class EngineThread:
 
 def memory_use() -> MemoryUse:
     """Return what this process uses of main memory, as /proc counts it."""
-    fields = dict(
-        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
-    )
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 
     def in_bytes(name: str) -> int:
         return int(fields[name].split()[0]) * 1024

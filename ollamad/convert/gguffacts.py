@@ -1,0 +1,205 @@
+"""What a GGUF header means for the daemon: `facts(header)` makes `GgufFacts` of it.
+
+Defaults follow the engine's own loader, so that what we plan and render is what it will do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ollamad.convert.ggufheader import GgufHeader, LazyArray, TensorInfo
+from ollamad.convert.gguftypes import FILE_TYPES, UNKNOWN_FILE_TYPE
+from ollamad.errors import NotGguf
+from ollamad.modelinfo import GgufFacts, KvShape, LayerInfo
+
+LAYERS_MAX: Final = 4096
+"""Transformer layers of one model; the largest known have about 130."""
+DIMENSION_MAX: Final = 1 << 31
+"""Largest length, width or head count we believe."""
+
+# Byte-pair vocabularies get no begin-of-sequence token unless their pre-tokenizer is one of these:
+# the engine sets it for them when the file does not say.
+_PRE_WITH_BOS: Final = frozenset(
+    {
+        "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+        "jina-v5-nano", "tekken", "chameleon",
+    }
+)  # fmt: skip
+_MODELS_WITH_BOS: Final = frozenset({"llama", "bert", "gemma4"})
+_MODELS_WITH_EOS: Final = frozenset({"t5"})
+# Ids the engine assumes when the file has none. Its guess for byte-pair vocabularies (11, which is
+# Falcon's) is left out: a wrong text in a prompt is worse than none.
+_DEFAULT_BOS: Final = {"llama": 1, "plamo2": 1, "bert": 101}
+_DEFAULT_EOS: Final = {"llama": 2, "plamo2": 2, "t5": 1}
+
+
+def facts(header: GgufHeader) -> GgufFacts:
+    """Return what the daemon needs to know of a GGUF file. Raises NotGguf."""
+    architecture = header.text("general.architecture")
+    if not architecture:
+        raise NotGguf("the GGUF file does not name its architecture (general.architecture)")
+    n_layer = _dimension(header, f"{architecture}.block_count")
+    if n_layer > LAYERS_MAX:
+        raise NotGguf(f"broken GGUF: {n_layer} layers, at most {LAYERS_MAX} are read")
+    layers_bytes, other_bytes = _weights_by_layer(header.tensors, n_layer)
+    heads_kv = _heads_kv(header, architecture, n_layer)
+    bos_token, eos_token = _end_tokens(header)
+    add_bos, add_eos = _added_tokens(header)
+    return GgufFacts(
+        architecture=architecture,
+        kind=_kind(header, architecture, n_layer),
+        n_params=sum(tensor.n_elements for tensor in header.tensors),
+        file_type=_file_type(header),
+        file_bytes=header.file_bytes,
+        n_ctx_train=_dimension(header, f"{architecture}.context_length"),
+        n_embd=_dimension(header, f"{architecture}.embedding_length"),
+        n_vocab=_n_vocab(header, architecture),
+        layers=tuple(
+            LayerInfo(weights_bytes=weights, n_head_kv=heads)
+            for weights, heads in zip(layers_bytes, heads_kv, strict=True)
+        ),
+        other_weights_bytes=other_bytes,
+        kv_shape=_kv_shape(header, architecture),
+        pooling_type=header.integer(f"{architecture}.pooling_type"),
+        has_vision=_has_encoder(header, architecture, "vision"),
+        has_audio=_has_encoder(header, architecture, "audio"),
+        chat_template=header.text("tokenizer.chat_template"),
+        bos_token=bos_token,
+        eos_token=eos_token,
+        add_bos=add_bos,
+        add_eos=add_eos,
+    )
+
+
+def _dimension(header: GgufHeader, key: str) -> int:
+    value = header.integer(key)
+    if value is None:
+        return 0
+    if not 0 <= value <= DIMENSION_MAX:
+        raise NotGguf(f"broken GGUF: {key[:80]} is {value}")
+    return value
+
+
+def _file_type(header: GgufHeader) -> str:
+    number = header.integer("general.file_type")
+    return UNKNOWN_FILE_TYPE if number is None else FILE_TYPES.get(number, UNKNOWN_FILE_TYPE)
+
+
+def _kind(header: GgufHeader, architecture: str, n_layer: int) -> str:
+    """Return `adapter`, `projector` or `model`.
+
+    1. `general.type` says it (`mmproj` is a projector's other name).
+    2. No text layers, but layers that see: a projector.
+    3. Architecture `clip` with an encoder flag: a projector from before `general.type`.
+    """
+    stated = header.text("general.type")
+    if stated in {"projector", "mmproj"}:
+        return "projector"
+    if n_layer == 0 and _dimension(header, f"{architecture}.vision.block_count") > 0:
+        return "projector"
+    if architecture == "clip" and n_layer == 0 and _has_clip_flag(header):
+        return "projector"
+    return stated or "model"
+
+
+def _has_clip_flag(header: GgufHeader) -> bool:
+    return any(header.flag(f"clip.has_{sense}_encoder") for sense in ("vision", "audio"))
+
+
+def _has_encoder(header: GgufHeader, architecture: str, sense: str) -> bool:
+    # This projector carries an audio encoder that nothing can use.
+    if sense == "audio" and header.text("clip.projector_type") == "gemma3nv":
+        return False
+    return f"{architecture}.{sense}.block_count" in header.metadata or bool(
+        header.flag(f"{architecture}.has_{sense}_encoder")
+    )
+
+
+def _weights_by_layer(tensors: tuple[TensorInfo, ...], n_layer: int) -> tuple[list[int], int]:
+    by_layer, other_bytes = [0] * n_layer, 0
+    for tensor in tensors:
+        parts = tensor.name.split(".", 2)
+        number = parts[1] if len(parts) == 3 and parts[0] == "blk" else ""
+        if number.isascii() and number.isdigit() and len(number) <= 4 and int(number) < n_layer:
+            by_layer[int(number)] += tensor.n_bytes
+        else:
+            other_bytes += tensor.n_bytes
+    return by_layer, other_bytes
+
+
+def _per_layer(header: GgufHeader, key: str, n_layer: int) -> list[int] | None:
+    """Return an integer for each layer from a scalar or an array; None if there is neither."""
+    value = header.metadata.get(key)
+    if isinstance(value, LazyArray):
+        raise NotGguf(f"broken GGUF: {key[:80]} has {value.count} values for {n_layer} layers")
+    if isinstance(value, tuple):
+        numbers = [item for item in value if isinstance(item, int)]
+        if len(numbers) < n_layer:
+            raise NotGguf(f"broken GGUF: {key[:80]} has {len(numbers)} values for {n_layer} layers")
+        return [min(max(number, 0), DIMENSION_MAX) for number in numbers[:n_layer]]
+    return None if key not in header.metadata else [_dimension(header, key)] * n_layer
+
+
+def _heads_kv(header: GgufHeader, architecture: str, n_layer: int) -> list[int]:
+    for key in ("attention.head_count_kv", "attention.head_count"):
+        heads = _per_layer(header, f"{architecture}.{key}", n_layer)
+        if heads is not None:
+            return heads
+    return [0] * n_layer
+
+
+def _kv_shape(header: GgufHeader, architecture: str) -> KvShape:
+    heads = _per_layer(header, f"{architecture}.attention.head_count", 1) or [0]
+    per_head = _dimension(header, f"{architecture}.embedding_length") // max(heads[0], 1)
+
+    def length(which: str) -> int:
+        return _dimension(header, f"{architecture}.attention.{which}_length") or per_head
+
+    return KvShape(key_length=length("key"), value_length=length("value"))
+
+
+def _n_vocab(header: GgufHeader, architecture: str) -> int:
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, tuple | LazyArray):
+        return len(tokens)
+    return _dimension(header, f"{architecture}.vocab_size")
+
+
+def _end_tokens(header: GgufHeader) -> tuple[str, str]:
+    """Return the texts of the begin- and the end-of-sequence token, empty where there is none."""
+    model = header.text("tokenizer.ggml.model")
+    bos = header.integer("tokenizer.ggml.bos_token_id")
+    eos = header.integer("tokenizer.ggml.eos_token_id")
+    ids = (
+        _DEFAULT_BOS.get(model, -1) if bos is None else bos,
+        _DEFAULT_EOS.get(model, -1) if eos is None else eos,
+    )
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, LazyArray):
+        found = tokens.pick(ids)
+    elif isinstance(tokens, tuple):
+        found = {index: tokens[index] for index in ids if 0 <= index < len(tokens)}
+    else:
+        found = {}
+    first, last = (found.get(index, "") for index in ids)
+    return (first if isinstance(first, str) else ""), (last if isinstance(last, str) else "")
+
+
+def _added_tokens(header: GgufHeader) -> tuple[bool, bool]:
+    """Return whether the tokenizer itself adds a begin and an end token.
+
+    1. Gemma 4 always has a begin token: early files say otherwise, and the engine overrides them.
+    2. The file says it.
+    3. What the engine does for this kind of vocabulary.
+    """
+    model, pre = header.text("tokenizer.ggml.model"), header.text("tokenizer.ggml.pre")
+    add_bos = header.flag("tokenizer.ggml.add_bos_token")
+    add_eos = header.flag("tokenizer.ggml.add_eos_token")
+    is_bpe = model in {"gpt2", "hybriddna", "whitespace"}
+    if model == "gemma4" or (is_bpe and pre == "gemma4"):
+        add_bos = True
+    if add_bos is None:
+        add_bos = model in _MODELS_WITH_BOS or (is_bpe and pre in _PRE_WITH_BOS)
+    if add_eos is None:
+        add_eos = model in _MODELS_WITH_EOS
+    return add_bos, add_eos

@@ -1,0 +1,104 @@
+"""What the HTTP doors work with, and the few steps that all of them begin with."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+import trio
+from quart import Response, request
+
+from ollamad.config import HttpConfig
+from ollamad.errors import InvalidBody, OllamadError
+from ollamad.http import errors
+from ollamad.http.decode import decode_body
+from ollamad.http.ollama.wire import encode
+from ollamad.http.scope import STACK_KEY
+from ollamad.modelinfo import StoredModel
+from ollamad.options import LoadOptions
+from ollamad.registry.catalog import Catalog
+from ollamad.registry.store import Store
+from ollamad.supervisor.leases import Lease
+from ollamad.supervisor.service import Supervisor
+from ollamad.units import keep_alive_s
+from ollamad.wallclock import WallClock
+
+T = TypeVar("T")
+
+JSON_TYPE: Final = "application/json; charset=utf-8"
+FILE_THREADS_MAX: Final = 4
+"""Threads that read and write the store for requests, at once."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """The parts of the daemon that requests reach."""
+
+    supervisor: Supervisor
+    catalog: Catalog
+    store: Store
+    config: HttpConfig
+    clock: WallClock
+    file_threads: trio.CapacityLimiter = dataclasses.field(
+        default_factory=lambda: trio.CapacityLimiter(FILE_THREADS_MAX)
+    )
+
+    async def on_files(self, work: Callable[[], T]) -> T:
+        """Return what *work* returns; it may wait for the disk, so it runs in a thread."""
+        return await trio.to_thread.run_sync(work, limiter=self.file_threads)
+
+    async def find(self, name: str) -> StoredModel:
+        """Return the model that *name* names. Raises InvalidName, ModelNotFound, ModelCorrupt."""
+        known = self.catalog.remembered(name)
+        if known is not None:
+            return known
+        return await self.on_files(lambda: self.catalog.find(name))
+
+    async def lease(
+        self, model: StoredModel, options: LoadOptions, keep_alive: float | None
+    ) -> Lease:
+        """Return a lease that ends with the request."""
+        lease = await self.supervisor.lease(model, options, keep_alive)
+        request_stack().callback(lease.release)
+        return lease
+
+
+def request_stack() -> contextlib.ExitStack:
+    """Return the exit stack of the request that is being handled."""
+    scope: MutableMapping[str, Any] = request.scope  # type: ignore[assignment] # ours is in it
+    stack: contextlib.ExitStack = scope[STACK_KEY]
+    return stack
+
+
+async def read_body(kind: type[T]) -> T:
+    """Return the request's body as a *kind*. Raises InvalidBody."""
+    data = await request.get_data(cache=False)
+    return decode_body(data if isinstance(data, bytes) else data.encode(), kind)
+
+
+def read_keep_alive(value: Any) -> float | None:  # a JSON value of any shape
+    """Return a request's keep-alive in seconds, `None` when it says nothing. Raises InvalidBody."""
+    if value is None:
+        return None
+    try:
+        return keep_alive_s(value)
+    except ValueError as exc:
+        raise InvalidBody(str(exc)) from exc
+
+
+def json_answer(answer: msgspec.Struct, status: int = 200) -> Response:
+    """Return *answer* as a response."""
+    return Response(encode(answer), status, content_type=JSON_TYPE)
+
+
+def error_answer(error: OllamadError) -> Response:
+    """Return *error* as a response in Ollama's shape."""
+    return Response(
+        errors.body_of(error.message),
+        errors.status_of(error),
+        headers=errors.headers_of(error),
+        content_type=JSON_TYPE,
+    )

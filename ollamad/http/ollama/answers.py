@@ -1,0 +1,149 @@
+"""What generate and chat share: checks, options, metrics and log-probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Final
+
+from quart import Response
+
+from ollamad.errors import CapabilityMissing, InvalidBody, UnsupportedOption
+from ollamad.http.doors import Doors
+from ollamad.http.ollama.wire import (
+    ChatRequest,
+    ChatResponse,
+    GenerateRequest,
+    GenerateResponse,
+    LogprobEntry,
+    nanoseconds,
+    rfc3339,
+)
+from ollamad.http.prompt.gotemplate.chat import Think
+from ollamad.http.streaming import NDJSON_TYPE, AnswerLines
+from ollamad.modelinfo import StoredModel
+from ollamad.options import LoadOptions, SamplingOptions, parse_options
+from ollamad.runners.protocol import FinishReason, StepLogprob, Timings, TokenLogprob
+
+TOP_LOGPROBS_MAX: Final = 20
+_DONE_REASONS: Final = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.CANCELLED: "stop",
+}
+
+Request = GenerateRequest | ChatRequest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for, checked against its model."""
+
+    load: LoadOptions
+    sampling: SamplingOptions
+    think: Think
+    n_logprobs: int | None
+
+
+def check_early(body: Request) -> None:
+    """Raise InvalidBody for what is wrong whichever model it is."""
+    if not 0 <= body.top_logprobs <= TOP_LOGPROBS_MAX:
+        raise InvalidBody("top_logprobs must be between 0 and 20")
+
+
+def asked_of(body: Request, model: StoredModel, verb: str) -> Asked:
+    """Return what *body* asks of *model*. Raises what is wrong with it, in Ollama's words."""
+    think = read_think(body.think)
+    if think and "thinking" not in model.capabilities:
+        raise CapabilityMissing(f'"{body.model}" does not support thinking')
+    if think is None and "thinking" in model.capabilities:
+        think = True
+    if "completion" not in model.capabilities:
+        raise CapabilityMissing(f'"{body.model}" does not support {verb}')
+    check_format(body.format)
+    load, sampling = parse_options(model.parameters, body.options)
+    n_logprobs = body.top_logprobs if body.logprobs else None
+    return Asked(load, sampling, think, n_logprobs)
+
+
+def read_think(value: Any) -> Think:  # a JSON value of any shape
+    """Return a request's think value. Raises InvalidBody."""
+    match value:
+        case None | True | False | "low" | "medium" | "high" | "max" as think:
+            return think
+        case str():
+            raise InvalidBody(
+                f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, '
+                "or false)"
+            )
+        case _:
+            raise InvalidBody(
+                'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'
+            )
+
+
+def check_format(value: Any) -> None:  # a JSON value of any shape
+    """Raise for a format that is wrong, or that we cannot keep to yet."""
+    if value is None or value == "":
+        return
+    if value == "json" or isinstance(value, dict):
+        raise UnsupportedOption(
+            "structured output (format) is not supported yet; leave format out, or ask for JSON "
+            "in the prompt"
+        )
+    raise InvalidBody(f'invalid format: {value!r}; expected "json" or a valid JSON Schema object')
+
+
+def refuse_images(n_images: int, model: StoredModel) -> None:
+    """Raise when there are images: no model can be shown one yet."""
+    if n_images:
+        raise CapabilityMissing(f"{model.name.full} does not support images")
+
+
+def measure(
+    last: GenerateResponse | ChatResponse, timings: Timings, load_s: float, total_s: float
+) -> None:
+    """Fill in what the last object of an answer measures."""
+    last.total_duration = nanoseconds(total_s)
+    last.load_duration = nanoseconds(load_s)
+    last.prompt_eval_count = timings.prompt_tokens
+    last.prompt_eval_duration = nanoseconds(timings.prefill_s)
+    last.eval_count = timings.generated_tokens
+    last.eval_duration = nanoseconds(timings.decode_s)
+
+
+def done_reason(reason: FinishReason) -> str:
+    """Return Ollama's word for why an answer ended."""
+    return _DONE_REASONS[reason]
+
+
+def now_text(doors: Doors) -> str:
+    """Return the time for `created_at`."""
+    return rfc3339(doors.clock.now())
+
+
+def logprob_entries(steps: Sequence[StepLogprob]) -> list[LogprobEntry]:
+    """Return log-probabilities as the API has them."""
+    return [
+        LogprobEntry(
+            token=_text(step.chosen),
+            logprob=step.chosen.logprob,
+            bytes=list(step.chosen.piece),
+            top_logprobs=[
+                LogprobEntry(token=_text(top), logprob=top.logprob, bytes=list(top.piece))
+                for top in step.top
+            ],
+        )
+        for step in steps
+    ]
+
+
+def _text(entry: TokenLogprob) -> str:
+    return entry.piece.decode(errors="replace")
+
+
+def stream_answer(lines: AnswerLines) -> Response:
+    """Return a response that streams *lines* for as long as they come."""
+    response = Response(lines, content_type=NDJSON_TYPE)
+    response.timeout = None  # A long answer is no hanging one.
+    return response

@@ -1,0 +1,81 @@
+"""HEAD and POST /api/blobs/:digest: uploads, streamed straight to disk.
+
+An ASGI application of its own, because a body of tens of gigabytes must press back on its sender:
+Quart reads a body ahead of its handler without bound.
+"""
+
+from __future__ import annotations
+
+from ollamad.errors import BlobNotFound, InvalidBody, OllamadError, StorageFailed
+from ollamad.http.doors import JSON_TYPE, Doors
+from ollamad.http.errors import body_of, headers_of, status_of
+from ollamad.http.scope import AsgiApp, Receive, Scope, Send
+from ollamad.registry.digests import Digest
+
+PREFIX = "/api/blobs/"
+WRITE_BYTES_MIN = 1 << 20
+"""Received pieces are gathered to this size before a thread writes them."""
+
+
+class BlobDoor:
+    """Answers the blob routes; passes everything else on."""
+
+    def __init__(self, app: AsgiApp, doors: Doors) -> None:
+        self._app = app
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        is_blob = scope["type"] == "http" and scope["path"].startswith(PREFIX)
+        if not is_blob or scope["method"] not in {"HEAD", "POST"}:
+            await self._app(scope, receive, send)
+            return
+        try:
+            digest = Digest.parse(scope["path"].removeprefix(PREFIX))
+            if scope["method"] == "HEAD":
+                status, body = await self._head(digest), b""
+            else:
+                status, body = await self._post(digest, receive), b""
+            headers: dict[str, str] = {}
+        except OllamadError as exc:
+            status, body, headers = status_of(exc), body_of(exc.message), headers_of(exc)
+            headers["content-type"] = JSON_TYPE
+            if scope["method"] == "HEAD":
+                body = b""
+            else:
+                # What is left of the upload is not going to be read.
+                headers["connection"] = "close"
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        raw.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _head(self, digest: Digest) -> int:
+        if not await self._doors.on_files(lambda: self._doors.store.has_blob(digest)):
+            raise BlobNotFound(f'blob "{digest}" not found')
+        return 200
+
+    async def _post(self, digest: Digest, receive: Receive) -> int:
+        store, on_files = self._doors.store, self._doors.on_files
+        if await on_files(lambda: store.has_blob(digest)):
+            await on_files(lambda: store.touch_blob(digest))
+            return 200
+        writer = await on_files(lambda: store.open_blob_writer(digest))
+        try:
+            gathered = bytearray()
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise InvalidBody("the upload ended early")
+                gathered += message.get("body", b"")
+                more = message.get("more_body", False)
+                if len(gathered) >= WRITE_BYTES_MIN or (gathered and not more):
+                    piece, gathered = bytes(gathered), bytearray()
+                    await on_files(lambda piece=piece: writer.write(piece))  # type: ignore[misc]
+            await on_files(writer.commit)
+        except OSError as exc:
+            raise StorageFailed(f"the blob cannot be stored: {exc}") from exc
+        finally:
+            writer.abort()
+        return 201

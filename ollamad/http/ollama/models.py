@@ -1,0 +1,206 @@
+"""What is stored and what runs: tags, ps, show, copy, delete, version."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import trio
+from quart import Quart, Response
+
+from ollamad import __version__
+from ollamad.convert.ggufheader import LazyArray, MetaValue, read_header
+from ollamad.errors import InvalidBody, InvalidName, ModelNotFound, OllamadError
+from ollamad.http.doors import Doors, json_answer, read_body
+from ollamad.http.ollama.wire import (
+    CopyRequest,
+    Details,
+    ListedModel,
+    ModelRequest,
+    PsResponse,
+    RunningModel,
+    ShowMessage,
+    ShowResponse,
+    TagsResponse,
+    TensorEntry,
+    VersionResponse,
+    rfc3339,
+)
+from ollamad.http.prompt.render import template_of
+from ollamad.modelinfo import StoredModel
+from ollamad.names import ModelName
+from ollamad.registry.modelfile import render_modelfile, render_parameters
+from ollamad.runners.states import RunnerState
+from ollamad.supervisor.views import ResidentView
+
+FOREVER: Final = timedelta(days=365 * 292)
+"""How far ahead Ollama puts the end of a model that stays forever."""
+
+_SHOWN_STATES: Final = frozenset({RunnerState.READY, RunnerState.DRAINING})
+_HIDDEN_KEYS: Final = frozenset({"general.name", "tokenizer.chat_template"})
+
+
+def register(app: Quart, doors: Doors) -> None:
+    """Add the routes."""
+
+    @app.get("/")
+    async def root() -> Response:
+        return Response("Ollama is running", content_type="text/plain; charset=utf-8")
+
+    @app.get("/api/version")
+    async def version() -> Response:
+        return json_answer(VersionResponse(__version__))
+
+    @app.get("/api/tags")
+    async def tags() -> Response:
+        models = await doors.on_files(doors.catalog.list)
+        return json_answer(TagsResponse([_listed(model) for model in models]))
+
+    @app.get("/api/ps")
+    async def ps() -> Response:
+        return json_answer(PsResponse(await _running(doors)))
+
+    @app.post("/api/show")
+    async def show() -> Response:
+        body = await read_body(ModelRequest)
+        model = await doors.find(_wanted(body, "show").display)
+        return json_answer(await doors.on_files(lambda: _shown(model, body)))
+
+    @app.post("/api/copy")
+    async def copy() -> Response:
+        body = await read_body(CopyRequest)
+        source, destination = _name("source", body.source), _name("destination", body.destination)
+        try:
+            await doors.on_files(
+                lambda: doors.store.copy(
+                    doors.store.resolve(source), doors.store.resolve(destination)
+                )
+            )
+        except ModelNotFound:
+            raise ModelNotFound(f'model "{body.source}" not found') from None
+        return Response(b"", 200)
+
+    @app.delete("/api/delete")
+    async def delete() -> Response:
+        body = await read_body(ModelRequest)
+        name = _wanted(body, "delete")
+        try:
+            await doors.on_files(lambda: doors.store.delete(doors.store.resolve(name)))
+        except ModelNotFound:
+            raise ModelNotFound(f"model '{body.model or body.name}' not found") from None
+        return Response(b"", 200)
+
+
+def _wanted(body: ModelRequest, verb: str) -> ModelName:
+    text = body.model or body.name
+    if not text:
+        raise InvalidBody("model is required")
+    try:
+        return ModelName.parse(text)
+    except InvalidName:
+        if verb == "delete":
+            raise InvalidName(f'name "{text}" is invalid') from None
+        raise
+
+
+def _name(role: str, text: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except InvalidName:
+        raise InvalidName(f'{role} "{text}" is invalid') from None
+
+
+def _details(model: StoredModel, *, full: bool = False, parent: bool = True) -> Details:
+    details, facts = model.details, model.facts
+    return Details(
+        parent_model=details.parent_model if parent else "",
+        format=details.format,
+        family=details.family,
+        families=list(details.families) or None,
+        parameter_size=details.parameter_size,
+        quantization_level=details.quantization_level,
+        context_length=facts.n_ctx_train if full else 0,
+        embedding_length=facts.n_embd if full else 0,
+    )
+
+
+def _listed(model: StoredModel) -> ListedModel:
+    return ListedModel(
+        name=model.name.display,
+        model=model.name.display,
+        modified_at=rfc3339(model.modified_at.astimezone()),
+        size=model.size_bytes,
+        digest=model.digest,
+        details=_details(model, full=True),
+        capabilities=list(model.capabilities),
+    )
+
+
+async def _running(doors: Doors) -> list[RunningModel]:
+    shown = [view for view in doors.supervisor.loaded() if view.state in _SHOWN_STATES]
+    shown.sort(key=lambda view: -view.expires_at)
+    running = []
+    for view in shown:
+        try:
+            model = await doors.find(view.name)
+        except OllamadError:
+            continue  # It runs on, but its name was deleted meanwhile: nothing to describe it by.
+        running.append(_running_model(doors, view, model))
+    return running
+
+
+def _running_model(doors: Doors, view: ResidentView, model: StoredModel) -> RunningModel:
+    left_s = view.expires_at - trio.current_time()
+    left = FOREVER if math.isinf(left_s) else min(timedelta(seconds=left_s), FOREVER)
+    return RunningModel(
+        name=view.name,
+        model=view.name,
+        size=view.held_bytes,
+        digest=model.digest,
+        details=_details(model, parent=False),
+        expires_at=rfc3339((doors.clock.now() + left).astimezone(_zone_for(left))),
+        size_vram=view.vram_bytes,
+        context_length=view.n_ctx,
+    )
+
+
+def _zone_for(left: timedelta) -> Any:  # a tzinfo or None
+    # Local time is unknown centuries ahead on some systems; UTC always is.
+    return UTC if left >= FOREVER else datetime.now().astimezone().tzinfo
+
+
+def _shown(model: StoredModel, body: ModelRequest) -> ShowResponse:
+    header = read_header(model.weights_path)
+    model_info: dict[str, Any] = {
+        key: _shown_value(value, verbose=body.verbose)
+        for key, value in header.metadata.items()
+        if key not in _HIDDEN_KEYS
+    }
+    model_info["general.parameter_count"] = model.facts.n_params
+    return ShowResponse(
+        license="\n".join(model.licenses),
+        modelfile=render_modelfile(model, model.name.display),
+        parameters=render_parameters(model.parameters),
+        template=template_of(model),
+        system=body.system or model.system,
+        details=_details(model),
+        messages=[ShowMessage(m.role, m.content) for m in model.messages],
+        model_info=dict(sorted(model_info.items())),
+        tensors=[
+            TensorEntry(tensor.name, tensor.type.name, list(tensor.shape))
+            for tensor in header.tensors
+        ],
+        capabilities=list(model.capabilities),
+        modified_at=rfc3339(model.modified_at.astimezone()),
+        requires=model.requires,
+    )
+
+
+def _shown_value(value: MetaValue, *, verbose: bool) -> object:
+    """Return a header's value for people: arrays that are not empty only with *verbose*."""
+    if not isinstance(value, LazyArray | tuple):
+        return value
+    if len(value) and not verbose:
+        return None
+    return list(value.materialise() if isinstance(value, LazyArray) else value)

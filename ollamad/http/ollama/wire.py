@@ -1,0 +1,326 @@
+"""The Ollama API's request and response types, in its own names and its order of keys.
+
+Fields that have a default are left out of an answer while they have it. Times are RFC 3339,
+durations nanoseconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+NS_PER_S: Final = 1_000_000_000
+
+# Requests. `None` is "not given"; types that Ollama checks by itself are `Any` here.
+
+
+class GenerateRequest(msgspec.Struct, kw_only=True):
+    """POST /api/generate."""
+
+    model: str = ""
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: list[int] = []
+    stream: bool = True
+    raw: bool = False
+    format: Any = None
+    keep_alive: Any = None
+    images: list[str] = []
+    options: dict[str, Any] = {}
+    think: Any = None
+    truncate: bool = True
+    shift: bool = True
+    logprobs: bool = False
+    top_logprobs: int = 0
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
+
+
+class Function(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The function of a tool call."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+    index: int | None = None
+
+
+class ToolCall(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A call that the model made."""
+
+    function: Function
+    id: str | None = None
+
+
+class Message(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One message of a conversation."""
+
+    role: str
+    content: str | None = None
+    thinking: str | None = None
+    images: list[str] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class ChatRequest(msgspec.Struct, kw_only=True):
+    """POST /api/chat."""
+
+    model: str = ""
+    messages: list[Message] = []
+    tools: list[dict[str, Any]] = []
+    stream: bool = True
+    format: Any = None
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+    think: Any = None
+    truncate: bool = True
+    shift: bool = True
+    logprobs: bool = False
+    top_logprobs: int = 0
+    debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
+
+
+class ModelRequest(msgspec.Struct, kw_only=True):
+    """A body that names a model: show and delete. `name` is the old spelling."""
+
+    model: str = ""
+    name: str = ""
+    verbose: bool = False
+    system: str = ""
+    options: dict[str, Any] = {}
+
+
+class CopyRequest(msgspec.Struct, kw_only=True):
+    """POST /api/copy."""
+
+    source: str = ""
+    destination: str = ""
+
+
+class CreateRequest(msgspec.Struct, kw_only=True, rename={"from_": "from"}):
+    """POST /api/create."""
+
+    model: str = ""
+    name: str = ""
+    stream: bool = True
+    from_: str = ""
+    remote_host: str = ""
+    files: dict[str, str] = {}
+    adapters: dict[str, str] = {}
+    draft_files: dict[str, str] = {}
+    draft_quantize: str = ""
+    template: str = ""
+    license: Any = None
+    system: str = ""
+    parameters: dict[str, Any] = {}
+    messages: list[Message] = []
+    quantize: str = ""
+    quantization: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    info: dict[str, Any] = {}
+
+
+# Answers
+
+
+class LogprobEntry(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A token and its log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int] = []
+    top_logprobs: list[LogprobEntry] = []
+
+
+class DebugInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What `_debug_render_only` asks for."""
+
+    rendered_template: str
+    image_count: int = 0
+
+
+class GenerateResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One object of /api/generate's answer."""
+
+    model: str
+    created_at: str
+    response: str
+    thinking: str = ""
+    done: bool = msgspec.field()
+    done_reason: str = ""
+    context: list[int] = []
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
+    logprobs: list[LogprobEntry] = []
+
+
+class AnswerMessage(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The message of a chat's answer."""
+
+    role: str
+    content: str
+    thinking: str = ""
+    tool_calls: list[ToolCall] = []
+
+
+class ChatResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One object of /api/chat's answer."""
+
+    model: str
+    created_at: str
+    message: AnswerMessage
+    done: bool
+    done_reason: str = ""
+    debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
+    logprobs: list[LogprobEntry] = []
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+
+
+class Details(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a model is, in short."""
+
+    parent_model: str
+    format: str
+    family: str
+    families: list[str] | None
+    parameter_size: str
+    quantization_level: str
+    context_length: int = 0
+    embedding_length: int = 0
+
+
+class ListedModel(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One model of /api/tags."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+    capabilities: list[str] = []
+
+
+class TagsResponse(msgspec.Struct):
+    """GET /api/tags."""
+
+    models: list[ListedModel]
+
+
+class RunningModel(msgspec.Struct, kw_only=True):
+    """One model of /api/ps."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class PsResponse(msgspec.Struct):
+    """GET /api/ps."""
+
+    models: list[RunningModel]
+
+
+class TensorEntry(msgspec.Struct):
+    """One tensor of a model."""
+
+    name: str
+    type: str
+    shape: list[int]
+
+
+class ShowMessage(msgspec.Struct):
+    """A message stored with a model."""
+
+    role: str
+    content: str
+
+
+class ShowResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """POST /api/show."""
+
+    license: str = ""
+    modelfile: str = msgspec.field()
+    parameters: str = ""
+    template: str = ""
+    system: str = ""
+    details: Details = msgspec.field()
+    messages: list[ShowMessage] = []
+    model_info: dict[str, Any] = msgspec.field()
+    tensors: list[TensorEntry] = []
+    capabilities: list[str] = []
+    modified_at: str = msgspec.field()
+    requires: str = ""
+
+
+class StatusLine(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One line of a create, pull or push."""
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+class VersionResponse(msgspec.Struct):
+    """GET /api/version."""
+
+    version: str
+
+
+def encode(answer: msgspec.Struct) -> bytes:
+    """Return *answer* as JSON, with the characters escaped that Ollama's encoder escapes.
+
+    They can only stand inside strings, so replacing them in the encoded bytes is safe. Clients
+    that paste an answer into a page rely on it.
+    """
+    data = _ENCODER.encode(answer)
+    if any(mark in data for mark in _MARKS):
+        for mark, escaped in _MARKS.items():
+            data = data.replace(mark, escaped)
+    return data
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+_MARKS: Final = {
+    b"<": b"\\u003c",
+    b">": b"\\u003e",
+    b"&": b"\\u0026",
+    "\u2028".encode(): b"\\u2028",
+    "\u2029".encode(): b"\\u2029",
+}
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return an aware time as Ollama writes it: fraction without trailing zeros, Z for UTC."""
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
+    if moment.microsecond:
+        text += f".{moment.microsecond:06d}".rstrip("0")
+    offset = moment.strftime("%z")
+    return text + ("Z" if offset in {"", "+0000"} else f"{offset[:3]}:{offset[3:5]}")
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a duration as the API has it."""
+    return round(seconds * NS_PER_S)

@@ -1,0 +1,245 @@
+"""Messages to a prompt: which template, which messages, and how many of them fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from ollamad.errors import CapabilityMissing, ContextTooLong
+from ollamad.http.prompt.gotemplate.chat import (
+    ChatMessage,
+    Think,
+    render_chat,
+    render_suffix,
+)
+from ollamad.http.prompt.gotemplate.template import Template
+from ollamad.http.prompt.gotemplate.template import parse as parse_go
+from ollamad.http.prompt.gotemplate.tools import Tool, ToolCall
+from ollamad.http.prompt.jinja import check_template, render_jinja
+from ollamad.modelinfo import StoredModel
+from ollamad.wallclock import WallClock
+
+PLAIN_TEMPLATE: Final = "{{ .Prompt }}"
+"""Ollama's template for a model that has none: the text itself."""
+
+_TEMPLATES_CACHED: Final = 64
+_JINJA_MARK: Final = "{%"
+
+Message = Mapping[str, Any]
+"""One message as the API has it: `role`, `content` and what else there is."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prompt:
+    """Text for the model."""
+
+    text: str
+    add_special: bool = True
+    """Let the tokenizer put its begin-of-sequence token in front."""
+
+
+@functools.lru_cache(maxsize=_TEMPLATES_CACHED)
+def _go(text: str) -> Template:
+    return parse_go(text)
+
+
+def is_jinja(template: str) -> bool:
+    """Return whether *template* is Jinja rather than Go: only Jinja has statements in `{%`."""
+    return _JINJA_MARK in template
+
+
+def check(template: str) -> None:
+    """Raise TemplateBroken if *template* does not parse in its language."""
+    if is_jinja(template):
+        check_template(template)
+    else:
+        _go(template)
+
+
+def template_of(model: StoredModel) -> str:
+    """Return the template that chats with *model* use.
+
+    1. The one stored with the model: somebody chose it.
+    2. The one inside the weights' file.
+    3. None: the text itself.
+    """
+    return model.template or model.facts.chat_template or PLAIN_TEMPLATE
+
+
+class Renderer:
+    """Renders conversations for one model."""
+
+    def __init__(self, model: StoredModel, clock: WallClock, template: str | None = None) -> None:
+        self._model = model
+        self._clock = clock
+        self._template = template or template_of(model)
+
+    def chat(
+        self, messages: Sequence[Message], *, tools: Sequence[Any] = (), think: Think = None
+    ) -> Prompt:
+        """Return the prompt for a conversation. Raises TemplateBroken.
+
+        A last message of the assistant is the beginning of the answer, which the model continues.
+        """
+        if is_jinja(self._template):
+            text = self._jinja(messages, tools, think)
+        else:
+            text = render_chat(
+                _go(self._template),
+                [_go_message(message) for message in messages],
+                clock=self._clock,
+                tools=[_go_tool(tool) for tool in tools],
+                think=think,
+            )
+        return self._without_doubled_bos(text)
+
+    def suffix(self, prompt: str, suffix: str) -> Prompt:
+        """Return the prompt for text between *prompt* and *suffix*. Raises CapabilityMissing."""
+        if is_jinja(self._template) or "suffix" not in _go(self._template).identifiers:
+            raise CapabilityMissing(f"{self._model.name.full} does not support insert")
+        text = render_suffix(_go(self._template), prompt, suffix, clock=self._clock)
+        return self._without_doubled_bos(text)
+
+    def _jinja(self, messages: Sequence[Message], tools: Sequence[Any], think: Think) -> str:
+        facts = self._model.facts
+        begun = ""
+        if messages and messages[-1]["role"] == "assistant" and messages[-1].get("content"):
+            begun = messages[-1]["content"]
+            messages = messages[:-1]
+        variables: dict[str, Any] = {
+            "messages": [_jinja_message(message) for message in messages],
+            "add_generation_prompt": True,
+            "bos_token": facts.bos_token,
+            "eos_token": facts.eos_token,
+        }
+        if tools:
+            variables["tools"] = list(tools)
+        if think is not None:
+            variables["enable_thinking"] = bool(think)
+            if isinstance(think, str):
+                variables["reasoning_effort"] = think
+        return render_jinja(self._template, variables, self._clock) + begun
+
+    def _without_doubled_bos(self, text: str) -> Prompt:
+        """Drop special tokens that the tokenizer adds again: llama.cpp's convention.
+
+        A doubled begin-of-sequence token makes many models answer badly, without any error.
+        """
+        facts = self._model.facts
+        if facts.add_bos and facts.bos_token:
+            text = text.removeprefix(facts.bos_token)
+        if facts.add_eos and facts.eos_token:
+            text = text.removesuffix(facts.eos_token)
+        return Prompt(text)
+
+
+def _jinja_message(message: Message) -> dict[str, Any]:
+    plain = {key: value for key, value in message.items() if value is not None}
+    plain.setdefault("content", "")
+    if "tool_calls" in plain:
+        plain["tool_calls"] = [{"type": "function", **call} for call in plain["tool_calls"]]
+    if thinking := plain.pop("thinking", None):
+        plain["reasoning_content"] = thinking
+    if tool_name := plain.get("tool_name"):
+        plain.setdefault("name", tool_name)
+    return plain
+
+
+def _go_message(message: Message) -> ChatMessage:
+    return ChatMessage(
+        role=message["role"],
+        content=message.get("content") or "",
+        thinking=message.get("thinking") or "",
+        images=len(message.get("images") or ()),
+        tool_calls=tuple(_go_call(call) for call in message.get("tool_calls") or ()),
+        tool_name=message.get("tool_name") or "",
+        tool_call_id=message.get("tool_call_id") or "",
+    )
+
+
+def _go_call(call: Mapping[str, Any]) -> ToolCall:
+    function = call["function"]
+    return ToolCall(
+        name=function["name"],
+        arguments=function.get("arguments") or {},
+        id=call.get("id") or "",
+        index=function.get("index") or 0,
+    )
+
+
+def _go_tool(tool: Mapping[str, Any]) -> Tool:
+    function = tool.get("function") or {}
+    return Tool(
+        name=function.get("name") or "",
+        description=function.get("description") or "",
+        parameters=function.get("parameters") or {},
+        type=tool.get("type") or "function",
+        items=tool.get("items"),
+    )
+
+
+def conversation(model: StoredModel, messages: Sequence[Message]) -> list[Message]:
+    """Return the whole conversation: the model's stored messages, its system prompt, *messages*."""
+    whole: list[Message] = [
+        *({"role": m.role, "content": m.content} for m in model.messages),
+        *messages,
+    ]
+    has_system = bool(messages) and messages[0]["role"] == "system"
+    if model.system and not has_system:
+        whole.insert(0, {"role": "system", "content": model.system})
+    return whole
+
+
+Tokenize = Callable[[str], Awaitable[tuple[int, ...]]]
+"""Counts tokens: a text to its token ids."""
+
+
+async def fit(
+    messages: Sequence[Message],
+    render: Callable[[Sequence[Message]], Prompt],
+    tokenize: Tokenize,
+    *,
+    n_ctx: int,
+    may_truncate: bool,
+) -> tuple[Prompt, int]:
+    """Return the prompt of as much of a conversation as fits, and how many messages were left out.
+
+    The oldest messages go first; system messages and the last message always stay.
+    Raises ContextTooLong, with the numbers, when even that does not fit or nothing may go.
+    """
+    prompt = render(messages)
+    # A token has at least one byte, so a short text needs no counting.
+    if len(prompt.text.encode()) + 1 < n_ctx:
+        return prompt, 0
+    n_tokens = len(await tokenize(prompt.text))
+    if n_tokens < n_ctx:
+        return prompt, 0
+    too_few, enough = 0, max(len(messages) - 1, 0)
+    best: Prompt | None = None
+    if may_truncate and enough:
+        best = render(_without_oldest(messages, enough))
+        n_tokens = len(await tokenize(best.text))
+    if best is None or n_tokens >= n_ctx:
+        raise ContextTooLong(
+            f"the prompt has {n_tokens} tokens, but the context holds {n_ctx}; shorten the "
+            "prompt, or raise num_ctx if the model allows it"
+        )
+    # The fewest messages to leave out, by bisection: each try costs a rendering and a tokenizing.
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        tried = render(_without_oldest(messages, middle))
+        if len(await tokenize(tried.text)) < n_ctx:
+            best, enough = tried, middle
+        else:
+            too_few = middle
+    return best, enough
+
+
+def _without_oldest(messages: Sequence[Message], dropped: int) -> list[Message]:
+    return [
+        message
+        for index, message in enumerate(messages)
+        if index >= dropped or message["role"] == "system"
+    ]

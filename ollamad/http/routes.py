@@ -1,0 +1,101 @@
+"""The whole HTTP application: routes, what happens to errors, and the wrappers around both."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from quart import Response, redirect, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from ollamad.errors import BodyTooLarge, OllamadError
+from ollamad.http import errors
+from ollamad.http.doors import JSON_TYPE, Doors, error_answer
+from ollamad.http.ollama import blobs, chat, create, generate, models
+from ollamad.http.origins import Origins
+from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
+from ollamad.units import KIB, MIB, format_bytes
+
+SMALL_BODY_BYTES: Final = 64 * KIB
+"""What a body that only names models may have."""
+BODY_BYTES_MAX: Final = {
+    "/api/show": SMALL_BODY_BYTES,
+    "/api/copy": SMALL_BODY_BYTES,
+    "/api/delete": SMALL_BODY_BYTES,
+    "/api/create": 16 * MIB,  # Templates, licences and messages are in it.
+}
+"""Bodies by path, in bytes. Other paths take what the configuration says."""
+
+BODY_PATIENCE_S: Final = 60
+"""How long a body may take to arrive, for the routes that read it whole."""
+
+_log = logging.getLogger(__name__)
+
+
+def build_app(doors: Doors, *, is_loopback: bool) -> tuple[AsgiApp, Origins]:
+    """Return the application, and its origins, which may be changed while it serves."""
+    app = QuartTrio("ollamad", static_folder=None)
+    app.config.update(
+        MAX_CONTENT_LENGTH=None,  # BodyLimit keeps the limit, by path.
+        BODY_TIMEOUT=BODY_PATIENCE_S,
+        RESPONSE_TIMEOUT=None,
+        PROPAGATE_EXCEPTIONS=False,
+    )
+    for room in (models, generate, chat, create):
+        room.register(app, doors)
+    _register_errors(app)
+    inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one
+    limited = BodyLimit(
+        inner,
+        limits=BODY_BYTES_MAX,
+        unlimited_prefix=blobs.PREFIX,
+        default_bytes=doors.config.body_bytes_max,
+        refusal=_too_large,
+    )
+    origins = Origins(
+        blobs.BlobDoor(limited, doors), extra=doors.config.origins, is_loopback=is_loopback
+    )
+    return origins, origins
+
+
+def _too_large(path: str, limit_bytes: int) -> bytes:
+    error = BodyTooLarge(f"the body is too large: {path} takes at most {format_bytes(limit_bytes)}")
+    return errors.body_of(error.message)
+
+
+def _register_errors(app: QuartTrio) -> None:
+    @app.errorhandler(OllamadError)
+    async def ollamad_error(exc: OllamadError) -> Response:
+        return error_answer(exc)
+
+    @app.errorhandler(NotFound)
+    async def not_found(_exc: NotFound) -> Response:
+        if len(request.path) > 1 and request.path.endswith("/"):
+            code = 301 if request.method == "GET" else 307
+            return redirect(request.path.rstrip("/") or "/", code)  # type: ignore[return-value]
+        return Response("404 page not found", 404, content_type="text/plain")
+
+    @app.errorhandler(MethodNotAllowed)
+    async def method_not_allowed(exc: MethodNotAllowed) -> Response:
+        allowed = ", ".join(sorted(exc.valid_methods or ()))
+        return Response(
+            "405 method not allowed", 405, {"Allow": allowed}, content_type="text/plain"
+        )
+
+    @app.errorhandler(HTTPException)
+    async def http_exception(exc: HTTPException) -> Response:
+        text = (exc.description or exc.name).rstrip(".")
+        return Response(errors.body_of(text), exc.code or 500, content_type=JSON_TYPE)
+
+    @app.errorhandler(Exception)
+    async def unexpected(exc: Exception) -> Response:
+        only = errors.only_error(exc)
+        if isinstance(only, OllamadError):
+            return error_answer(only)
+        _log.error("a bug: %s %s failed", request.method, request.path, exc_info=exc)
+        return Response(
+            errors.body_of("internal error; the daemon's log says more"),
+            500,
+            content_type=JSON_TYPE,
+        )

@@ -1,0 +1,94 @@
+"""Hypercorn for the HTTP door: the listening socket, limits, and an orderly end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import hypercorn.config
+import hypercorn.trio
+import trio
+
+from ollamad.errors import StartupError
+from ollamad.http.scope import AsgiApp
+
+BACKLOG: Final = 1024
+HEADER_BYTES_MAX: Final = 1 << 20
+IDLE_CONNECTION_S: Final = 300.0
+"""How long a connection may stay open between two requests."""
+
+_log = logging.getLogger(__name__)
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a listening TCP socket. An empty *host* is all interfaces. Raises StartupError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener: socket.socket | None = None
+    try:
+        if not host and socket.has_dualstack_ipv6():
+            listener = socket.create_server(
+                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+            )
+        else:
+            listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise StartupError(
+            f"listen tcp {host or '*'}:{port}: {exc.strerror or exc}; is another daemon running? "
+            "OLLAMA_HOST or --port choose another address"
+        ) from exc
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether *host* is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def serve_http(
+    app: AsgiApp,
+    listener: socket.socket,
+    *,
+    shutdown: Callable[[], Awaitable[None]],
+    drain_timeout_s: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve *app* until *shutdown* returns, then let open requests end, within a limit."""
+    config = hypercorn.config.Config()
+    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns and closes it from here on.
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    config.h11_max_incomplete_size = HEADER_BYTES_MAX
+    config.keep_alive_timeout = IDLE_CONNECTION_S
+    config.graceful_timeout = drain_timeout_s
+    config.include_server_header = False
+    config.backlog = BACKLOG
+
+    async with trio.open_nursery() as nursery:
+        # Hypercorn announces its addresses; whoever started us only needs to know that it listens.
+        await nursery.start(_serve, app, config, shutdown)
+        task_status.started()
+
+
+async def _serve(
+    app: AsgiApp,
+    config: hypercorn.config.Config,
+    shutdown: Callable[[], Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[Any],  # hypercorn's list of addresses
+) -> None:
+    await hypercorn.trio.serve(
+        app,  # type: ignore[arg-type]
+        config,
+        shutdown_trigger=shutdown,
+        task_status=task_status,
+        mode="asgi",
+    )

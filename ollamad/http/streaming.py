@@ -1,0 +1,72 @@
+"""Streamed answers: lines over a mailbox, with errors after the first byte."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from ollamad.errors import OllamadError
+from ollamad.http.errors import body_of
+from ollamad.runners.mailbox import Mailbox, Piece
+from ollamad.runners.protocol import Finished
+
+NDJSON_TYPE: Final = "application/x-ndjson"
+
+_log = logging.getLogger(__name__)
+
+
+class AnswerLines:
+    """The lines of a streamed answer. An object rather than a generator: nothing to close.
+
+    The first event was taken before the response began, because it decides the status; after
+    that an error travels as the last line.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        first: Piece | Finished,
+        on_piece: Callable[[Piece], bytes],
+        on_finish: Callable[[Finished], bytes],
+    ) -> None:
+        self._mailbox = mailbox
+        self._next: Piece | Finished | None = first
+        self._on_piece = on_piece
+        self._on_finish = on_finish
+        self._is_over = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._is_over:
+            try:
+                event, self._next = self._next or await self._mailbox.take(), None
+            except OllamadError as exc:
+                self._is_over = True
+                _log.warning("an answer ended early: %s", exc.message)
+                return body_of(exc.message) + b"\n"
+            if isinstance(event, Finished):
+                self._is_over = True
+                return self._on_finish(event) + b"\n"
+            if line := self._on_piece(event):
+                return line + b"\n"
+        raise StopAsyncIteration
+
+
+async def whole_answer(mailbox: Mailbox, first: Piece | Finished) -> tuple[Piece, Finished]:
+    """Return all of an answer as one piece, and its end. Raises the answer's error."""
+    pieces: list[Piece] = []
+    event = first
+    while not isinstance(event, Finished):
+        pieces.append(event)
+        event = await mailbox.take()
+    return (
+        Piece(
+            "".join(piece.text for piece in pieces),
+            tuple(token for piece in pieces for token in piece.tokens),
+            tuple(step for piece in pieces for step in piece.logprobs),
+        ),
+        event,
+    )

@@ -1,0 +1,55 @@
+"""Everything the core can order, as frozen values. The loop carries them out."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+from ollamad.errors import OllamadError
+from ollamad.runners.protocol import LoadPlan
+from ollamad.supervisor.events import RunnerId, TicketId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StartRunner:
+    """Start a process and load a model in it. Its memory is reserved already."""
+
+    runner: RunnerId
+    name: str
+    plan: LoadPlan
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StopRunner:
+    """Climb the stop ladder with this runner."""
+
+    runner: RunnerId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grant:
+    """The request may use the runner."""
+
+    ticket: TicketId
+    runner: RunnerId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refuse:
+    """The request gets this error."""
+
+    ticket: TicketId
+    error: OllamadError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Note:
+    """A decision for the log, with its numbers."""
+
+    message: str
+    fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    level: int = logging.INFO
+
+
+Command = StartRunner | StopRunner | Grant | Refuse | Note

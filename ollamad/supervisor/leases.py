@@ -1,0 +1,69 @@
+"""`Lease`: a granted right to use a runner. Giving it back is synchronous and idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ollamad.options import SamplingOptions
+from ollamad.runners.client import RunnerClient
+from ollamad.runners.mailbox import Mailbox
+from ollamad.runners.protocol import Generate, RequestId
+
+
+class Lease:
+    """Keeps a runner from eviction until `release`, and makes requests to it."""
+
+    def __init__(
+        self,
+        client: RunnerClient,
+        *,
+        n_ctx: int,
+        waited_s: float,
+        on_release: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._on_release = on_release
+        self._requests: list[RequestId] = []
+        self._is_released = False
+        self.n_ctx = n_ctx
+        """Context length of one sequence, in tokens."""
+        self.waited_s = waited_s
+        """From asking for the lease to having it: queueing and loading."""
+
+    def generate(
+        self,
+        prompt: str,
+        sampling: SamplingOptions,
+        *,
+        add_special: bool = True,
+        context: tuple[int, ...] = (),
+        n_logprobs: int | None = None,
+        echo_tokens: bool = False,
+    ) -> Mailbox:
+        """Start a generation and return where its answer arrives."""
+        request_id = self._client.next_id()
+        self._requests.append(request_id)
+        return self._client.generate(
+            Generate(
+                id=request_id,
+                prompt=prompt,
+                context=context,
+                add_special=add_special,
+                sampling=sampling,
+                n_logprobs=n_logprobs,
+                echo_tokens=echo_tokens,
+            )
+        )
+
+    async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
+        """Return the token ids of *text*. Raises the runner's error."""
+        return await self._client.tokenize(text, add_special=add_special)
+
+    def release(self) -> None:
+        """Give the lease back; what was started with it and is not finished is cancelled."""
+        if self._is_released:
+            return
+        self._is_released = True
+        for request_id in self._requests:
+            self._client.cancel(request_id)
+        self._on_release()

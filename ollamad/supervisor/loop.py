@@ -1,0 +1,95 @@
+"""The shell around the core: one inbox, deadlines, and carrying out commands."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import trio
+
+from ollamad.config import RunnerConfig
+from ollamad.errors import OllamadError
+from ollamad.runners.launch import Launcher
+from ollamad.supervisor.commands import Command, Grant, Note, Refuse, StartRunner, StopRunner
+from ollamad.supervisor.core import Core
+from ollamad.supervisor.daemonstate import DaemonState
+from ollamad.supervisor.events import Event, RunnerId, TicketId
+from ollamad.supervisor.runnertask import RunnerTask
+
+_log = logging.getLogger(__name__)
+
+Answer = Callable[[RunnerTask | OllamadError], None]
+"""What a ticket's owner is told: the runner it may use, or why not."""
+
+
+class Loop:
+    """The only caller of the core. Everything else posts events."""
+
+    def __init__(self, core: Core, launcher: Launcher, config: RunnerConfig) -> None:
+        self.core = core
+        self._launcher = launcher
+        self._config = config
+        # Unbounded in type, bounded in fact: requests are counted by the line's limit, and every
+        # runner posts a few events in its life.
+        self._post, self._inbox = trio.open_memory_channel[Event](math.inf)
+        self._answers: dict[TicketId, Answer] = {}
+        self._runners: dict[RunnerId, RunnerTask] = {}
+        self.drained = trio.Event()
+        """Set when the daemon drains and nothing is resident any more."""
+
+    def post(self, event: Event) -> None:
+        """Tell the core that something happened. Never waits."""
+        self._post.send_nowait(event)
+
+    def expect(self, ticket: TicketId, answer: Answer) -> None:
+        """Say who is to be told about *ticket*. To be called before it arrives."""
+        self._answers[ticket] = answer
+
+    def forget(self, ticket: TicketId) -> None:
+        """Nobody is to be told about *ticket* any more."""
+        self._answers.pop(ticket, None)
+
+    @property
+    def runners(self) -> tuple[RunnerTask, ...]:
+        """The runners whose processes have not ended."""
+        return tuple(self._runners.values())
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled. Runners are stopped, bounded by their patience, before it ends."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                event = None
+                with trio.move_on_at(self.core.next_deadline()):
+                    event = await self._inbox.receive()
+                for command in self.core.handle(event, trio.current_time()):
+                    self._carry_out(command, nursery)
+                if self.core.state is DaemonState.STOPPED:
+                    self.drained.set()
+
+    def _carry_out(self, command: Command, nursery: trio.Nursery) -> None:
+        match command:
+            case StartRunner():
+                task = RunnerTask(command, self._launcher, self._config, self.post)
+                self._runners[command.runner] = task
+                nursery.start_soon(self._run_runner, task)
+            case StopRunner(runner):
+                self._runners[runner].stop()
+            case Grant(ticket, runner):
+                self._answer(ticket, self._runners[runner])
+            case Refuse(ticket, error):
+                self._answer(ticket, error)
+            case Note():
+                _log.log(command.level, command.message, extra={"fields": dict(command.fields)})
+
+    async def _run_runner(self, task: RunnerTask) -> None:
+        try:
+            await task.run()
+        finally:
+            del self._runners[task.runner]
+
+    def _answer(self, ticket: TicketId, answer: RunnerTask | OllamadError) -> None:
+        tell = self._answers.pop(ticket, None)
+        if tell is not None:
+            tell(answer)

@@ -1,0 +1,168 @@
+"""One runner's life in effects: launch, hello, load, serve, stop, reclaim.
+
+Tells what happened as events; decides nothing. However the task ends, its process has ended
+before.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import trio
+
+from ollamad.config import RunnerConfig
+from ollamad.errors import LoadFailed, OllamadError, ProtocolBroken, RunnerCrashed
+from ollamad.runners.client import LifeMessage, RunnerClient
+from ollamad.runners.launch import Launcher, RunnerProcess, RunnerSpec
+from ollamad.runners.logs import RunnerLog
+from ollamad.runners.protocol import (
+    PROTOCOL_VERSION,
+    FailureCode,
+    Hello,
+    Loaded,
+    LoadProgress,
+)
+from ollamad.runners.protocol import LoadFailed as LoadFailedMessage
+from ollamad.runners.stopping import Patience, Rung, stop
+from ollamad.supervisor.commands import StartRunner
+from ollamad.supervisor.events import (
+    Event,
+    MemoryReturned,
+    RunnerExited,
+    RunnerHello,
+    RunnerId,
+    RunnerLoaded,
+    RunnerLoadFailed,
+    RunnerProgress,
+    RunnerStalled,
+)
+
+
+class RunnerTask:
+    """Runs one runner. `run` is the task; the rest is called by the loop."""
+
+    def __init__(
+        self,
+        order: StartRunner,
+        launcher: Launcher,
+        config: RunnerConfig,
+        post: Callable[[Event], None],
+    ) -> None:
+        self.runner: RunnerId = order.runner
+        self._order = order
+        self._launcher = launcher
+        self._config = config
+        self._post = post
+        self._log = RunnerLog(order.name, lines_kept=config.log_lines_kept)
+        self._stop_asked = trio.Event()
+        self._client: RunnerClient | None = None
+        self.pid: int | None = None
+
+    @property
+    def n_ctx(self) -> int:
+        """Context length of one sequence, in tokens."""
+        return self._order.plan.n_ctx
+
+    @property
+    def client(self) -> RunnerClient:
+        """The connection to a runner that has been granted."""
+        assert self._client is not None  # noqa: S101 - a grant follows Loaded, which it sent
+        return self._client
+
+    def stop(self) -> None:
+        """Begin the stop ladder."""
+        self._stop_asked.set()
+
+    async def run(self) -> None:
+        """Live the runner's life. Never raises for a runner's fault."""
+        try:
+            process = await self._launcher.launch(RunnerSpec(label=self._order.name))
+        except LoadFailed as exc:
+            self._post(RunnerExited(self.runner, exc.message))
+            self._post(MemoryReturned(self.runner))
+            return
+        self.pid = process.pid
+        client = self._client = RunnerClient(process.stream, self._life_message)
+        status = 0
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._log.read, process.output)
+                nursery.start_soon(self._converse, client)
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self._stop_when_asked, process)
+                status = await process.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            await stop(process, client.shut_down, self._patience)
+        detail = _exit_text(status, self._log.last_error)
+        client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
+        self._post(RunnerExited(self.runner, detail))
+        # A process that has been waited for has given its main memory back.
+        self._post(MemoryReturned(self.runner))
+
+    @property
+    def _patience(self) -> Patience:
+        return Patience(
+            ask_s=self._config.ask_patience_s, terminate_s=self._config.terminate_patience_s
+        )
+
+    async def _converse(self, client: RunnerClient) -> None:
+        await client.run()
+        # A runner that no longer speaks is of no use, even if its process lives on.
+        self._stop_asked.set()
+
+    async def _stop_when_asked(self, process: RunnerProcess) -> None:
+        await self._stop_asked.wait()
+        rung = await stop(process, self.client.shut_down, self._patience)
+        if rung is not Rung.ASK:
+            self._log.note(f"had to be {rung.value}")
+
+    async def _watch(self) -> None:
+        """Notice an engine that has requests and makes no progress."""
+        stall_timeout_s = self._config.stall_timeout_s
+        while True:
+            since = self.client.progress_at if self.client.n_open else trio.current_time()
+            await trio.sleep_until(since + stall_timeout_s)
+            stalls_at = self.client.progress_at + stall_timeout_s
+            if self.client.n_open and stalls_at <= trio.current_time():
+                self._post(RunnerStalled(self.runner))
+                return
+
+    def _life_message(self, message: LifeMessage) -> None:
+        match message:
+            case Hello():
+                self._hello(message)
+            case LoadProgress(fraction):
+                self._post(RunnerProgress(self.runner, fraction))
+            case Loaded():
+                self._post(RunnerLoaded(self.runner, message.memory))
+            case LoadFailedMessage():
+                self._post(RunnerLoadFailed(self.runner, self._load_error(message)))
+
+    def _hello(self, message: Hello) -> None:
+        if message.protocol != PROTOCOL_VERSION:
+            text = f"the runner speaks protocol {message.protocol}, we {PROTOCOL_VERSION}; "
+            text += "restart the daemon after an upgrade"
+            self._post(RunnerHello(self.runner))
+            self._post(RunnerLoadFailed(self.runner, ProtocolBroken(text)))
+            return
+        self._post(RunnerHello(self.runner))
+        self.client.load(self._order.plan)
+
+    def _load_error(self, message: LoadFailedMessage) -> OllamadError:
+        detail = message.detail
+        if message.code is FailureCode.NOT_A_MODEL and self._log.last_error:
+            detail += f" ({self._log.last_error})"
+        return LoadFailed(f"{self._order.name} cannot be loaded: {detail}")
+
+
+def _exit_text(status: int, last_error: str) -> str:
+    if status < 0:
+        try:
+            how = f"killed by {signal.Signals(-status).name}"
+        except ValueError:
+            how = f"killed by signal {-status}"
+    else:
+        how = f"exit status {status}"
+    return f"{how}: {last_error}" if last_error else how
