@@ -116,8 +116,8 @@ def create(
     *,
     check_template: Callable[[str], None] | None = None,
     prune: bool = True,
-) -> Iterator[CreateProgress]:
-    """Create the model, yielding each step. Closing the iterator before its end creates nothing.
+) -> Generator[CreateProgress, None, None]:
+    """Create the model, yielding each step. Closing it before `writing manifest` creates nothing.
 
     *check_template* raises TemplateBroken for a template that does not parse. With *prune*, blobs
     that only the replaced model needed are removed. Everything the caller can get wrong is raised

@@ -51,8 +51,11 @@ class BlobDoor:
         await send({"type": "http.response.body", "body": body})
 
     async def _head(self, digest: Digest) -> int:
-        if not await self._doors.on_files(lambda: self._doors.store.has_blob(digest)):
+        store, on_files = self._doors.store, self._doors.on_files
+        if not await on_files(lambda: store.has_blob(digest)):
             raise BlobNotFound(f'blob "{digest}" not found')
+        # Whoever asks will not upload it: a deletion meanwhile must leave it for their creation.
+        await on_files(lambda: store.touch_blob(digest))
         return 200
 
     async def _post(self, digest: Digest, receive: Receive) -> int:

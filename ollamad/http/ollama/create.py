@@ -27,7 +27,7 @@ def register(app: Quart, doors: Doors) -> None:
     async def create_route() -> Response:
         body = await read_body(CreateRequest)
         spec = _spec(body)
-        statuses = _Statuses(doors, create(spec, doors.store, doors.catalog))
+        statuses = _Statuses(doors, create(spec, doors.store, doors.catalog, check_template=render.check))
         # The first status decides the HTTP status: what is wrong with the request shows there.
         first = await statuses.next()
         if body.stream:
@@ -84,10 +84,8 @@ def _line(progress: CreateProgress) -> StatusLine:
 
 
 def _spec(body: CreateRequest) -> CreateSpec:
-    """Return what *body* asks for. Raises InvalidName, InvalidBody, TemplateBroken."""
+    """Return what *body* asks for. Raises InvalidName, InvalidBody."""
     name = ModelName.parse(body.model or body.name)
-    if body.template:
-        render.check(body.template)
     return CreateSpec(
         name=name,
         from_=body.from_,

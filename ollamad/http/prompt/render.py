@@ -19,6 +19,7 @@ from ollamad.http.prompt.gotemplate.template import parse as parse_go
 from ollamad.http.prompt.gotemplate.tools import Tool, ToolCall
 from ollamad.http.prompt.jinja import check_template, render_jinja
 from ollamad.modelinfo import StoredModel
+from ollamad.registry.capabilities import prefers_embedded
 from ollamad.wallclock import WallClock
 
 PLAIN_TEMPLATE: Final = "{{ .Prompt }}"
@@ -61,11 +62,14 @@ def check(template: str) -> None:
 def template_of(model: StoredModel) -> str:
     """Return the template that chats with *model* use.
 
-    1. The one stored with the model: somebody chose it.
+    1. The one stored with the model, which somebody chose; unless the weights' own can do more.
     2. The one inside the weights' file.
     3. None: the text itself.
     """
-    return model.template or model.facts.chat_template or PLAIN_TEMPLATE
+    embedded = model.facts.chat_template
+    if model.template and not prefers_embedded(model.template, embedded):
+        return model.template
+    return embedded or PLAIN_TEMPLATE
 
 
 class Renderer:

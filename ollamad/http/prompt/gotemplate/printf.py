@@ -1,7 +1,8 @@
 """Go's `fmt` as templates use it: `print`, `println` and `printf`.
 
 Mistakes in a format do not fail; like Go, they show in the text (`%!d(string=x)`, `%!s(MISSING)`).
-Not here: `%p` and `%w`, which need pointers and errors, and complex numbers.
+Not here: `%p` and `%w`, which need pointers and errors; complex numbers; floats in base 2 and 16;
+and `%#v`, Go's own syntax for values, which quotes strings and is `%v` for the rest.
 """
 
 from __future__ import annotations
