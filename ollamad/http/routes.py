@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
 from ollamad.http.doors import JSON_TYPE, Doors, error_answer
+from ollamad.http.linger import Linger
 from ollamad.http.ollama import blobs, chat, create, generate, models
 from ollamad.http.origins import Origins
 from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
@@ -56,7 +57,7 @@ def build_app(doors: Doors, *, is_loopback: bool) -> tuple[AsgiApp, Origins]:
     origins = Origins(
         blobs.BlobDoor(limited, doors), extra=doors.config.origins, is_loopback=is_loopback
     )
-    return origins, origins
+    return Linger(origins), origins
 
 
 def _too_large(path: str, limit_bytes: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -36,11 +37,16 @@ def open_listener(host: str, port: int) -> socket.socket:
             listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise StartupError(
-            f"listen tcp {host or '*'}:{port}: {exc.strerror or exc}; is another daemon running? "
+            f"listen tcp {host or '*'}:{port}: {_reason(exc)}; is another daemon running? "
             "OLLAMA_HOST or --port choose another address"
         ) from exc
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def _reason(exc: OSError) -> str:
+    # socket.create_server adds the address to the text, which is told already.
+    return os.strerror(exc.errno).lower() if exc.errno else str(exc)
 
 
 def is_loopback(host: str) -> bool:

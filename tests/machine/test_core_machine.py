@@ -236,6 +236,4 @@ class CoreMachine(RuleBasedStateMachine):
 
 
 TestCoreMachine = CoreMachine.TestCase
-TestCoreMachine.settings = settings(
-    stateful_step_count=STEPS, max_examples=EXAMPLES, deadline=None
-)
+TestCoreMachine.settings = settings(stateful_step_count=STEPS, max_examples=EXAMPLES, deadline=None)

@@ -42,9 +42,6 @@ class BlobDoor:
             headers["content-type"] = JSON_TYPE
             if scope["method"] == "HEAD":
                 body = b""
-            else:
-                # What is left of the upload is not going to be read.
-                headers["connection"] = "close"
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         raw.append((b"content-length", str(len(body)).encode()))
         await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -62,6 +59,7 @@ class BlobDoor:
         store, on_files = self._doors.store, self._doors.on_files
         if await on_files(lambda: store.has_blob(digest)):
             await on_files(lambda: store.touch_blob(digest))
+            await _discard(receive)
             return 200
         writer = await on_files(lambda: store.open_blob_writer(digest))
         try:
@@ -82,3 +80,15 @@ class BlobDoor:
         finally:
             writer.abort()
         return 201
+
+
+async def _discard(receive: Receive) -> None:
+    """Read an upload to its end without keeping it.
+
+    Answering at once would save the transfer, but most clients only look for an answer when they
+    have sent everything, and take a connection that closes meanwhile for a failure.
+    """
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
 from quart import Quart, Response
@@ -17,6 +18,7 @@ from ollamad.modelinfo import StoredMessage
 from ollamad.names import ModelName
 from ollamad.registry.create import CreateProgress, CreateSpec, create
 
+PARSING: Final = "parsing GGUF"
 _NO_MORE: Final = object()
 
 
@@ -27,14 +29,18 @@ def register(app: Quart, doors: Doors) -> None:
     async def create_route() -> Response:
         body = await read_body(CreateRequest)
         spec = _spec(body)
-        statuses = _Statuses(doors, create(spec, doors.store, doors.catalog, check_template=render.check))
-        # The first status decides the HTTP status: what is wrong with the request shows there.
-        first = await statuses.next()
+        work = create(spec, doors.store, doors.catalog, check_template=render.check)
+        statuses = _Statuses(doors, work)
+        # What is wrong with the request or its files shows until they have been parsed; an error
+        # up to there decides the HTTP status.
+        begun = [await statuses.next()]
+        while begun[-1] is not None and begun[-1].status == PARSING:
+            begun.append(await statuses.next())
         if body.stream:
-            response = Response(_Lines(statuses, first), content_type=NDJSON_TYPE)
+            response = Response(_Lines(statuses, begun), content_type=NDJSON_TYPE)
             response.timeout = None
             return response
-        last = first
+        last = begun[-1]
         while (status := await statuses.next()) is not None:
             last = status
         return json_answer(_line(last) if last else StatusLine(status="success"))
@@ -54,24 +60,22 @@ class _Statuses:
 
 
 class _Lines:
-    def __init__(self, statuses: _Statuses, first: CreateProgress | None) -> None:
+    def __init__(self, statuses: _Statuses, begun: Sequence[CreateProgress | None]) -> None:
         self._statuses = statuses
-        self._next = first
-        self._is_over = first is None
+        self._begun = deque(begun)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._is_over or self._next is None:
-            raise StopAsyncIteration
-        line = encode(_line(self._next)) + b"\n"
         try:
-            self._next = await self._statuses.next()
+            status = self._begun.popleft() if self._begun else await self._statuses.next()
         except OllamadError as exc:
-            self._is_over = True
-            return line + body_of(exc.message) + b"\n"
-        return line
+            self._begun.append(None)
+            return body_of(exc.message) + b"\n"
+        if status is None:
+            raise StopAsyncIteration
+        return encode(_line(status)) + b"\n"
 
 
 def _line(progress: CreateProgress) -> StatusLine:

@@ -345,9 +345,7 @@ def test_no_more_models_are_loaded_than_may_be() -> None:
 
 
 def test_the_queue_has_a_limit_also_for_a_loaded_model() -> None:
-    core = a_core(
-        scheduling=SchedulingConfig(queue_length_max=2), runner=RunnerConfig(n_slots=1)
-    )
+    core = a_core(scheduling=SchedulingConfig(queue_length_max=2), runner=RunnerConfig(n_slots=1))
     core.handle(arrival(1, LLAMA), 0)
     load(core, R1, 1)
     granted = [core.handle(arrival(n, LLAMA), 2) for n in (2, 3)]

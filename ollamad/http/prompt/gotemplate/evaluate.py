@@ -39,7 +39,7 @@ from ollamad.http.prompt.gotemplate.text import NO_VALUE, TEXT_CHARS_MAX, plain_
 from ollamad.http.prompt.gotemplate.values import ValueFault, field, is_list, truth, type_name
 from ollamad.wallclock import WallClock
 
-STEPS_MAX: Final = 1_000_000
+STEPS_MAX: Final = 200_000
 """Nodes evaluated by one rendering. A chat of a thousand messages needs some fifty thousand."""
 DEPTH_MAX: Final = 60
 """Depth of blocks, parentheses and templates that call templates. Ours, not Python's, ends it."""

@@ -1,0 +1,199 @@
+"""`FakeLauncher`: runners that are tasks, speaking the real protocol over memory streams.
+
+Faults are arguments. A story ends by asking for what is left: `launcher.alive == []`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import trio
+import trio.testing
+
+from ollamad.errors import LoadFailed as LoadFailedError
+from ollamad.runners.channel import Channel, ChannelClosed
+from ollamad.runners.launch import RunnerProcess, RunnerSpec
+from ollamad.runners.protocol import (
+    PROTOCOL_VERSION,
+    Beat,
+    Cancel,
+    Delta,
+    Deltas,
+    FailureCode,
+    Finished,
+    FinishReason,
+    FromRunner,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    LoadPlan,
+    MemoryUse,
+    Shutdown,
+    Timings,
+    Tokenize,
+    Tokenized,
+    ToRunner,
+)
+from ollamad.units import GIB, MIB
+
+KILLED = -9
+TERMINATED = -15
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Script:
+    """How a runner behaves. Times are seconds after the step before."""
+
+    hello_after_s: float = 0.1
+    load_takes_s: float = 2.0
+    load_fails: str = ""
+    weights_bytes: int = GIB
+    """What it measures of its weights after loading."""
+    word_takes_s: float = 0.05
+    """Between two words of an answer."""
+    dies_after_words: float = math.inf
+    hangs_after_words: float = math.inf
+    beats: bool = True
+    ignores: frozenset[str] = frozenset()
+    """Rungs of the stop ladder it is deaf to: `shutdown`, `term`."""
+    exits_at_start: bool = False
+    launch_fails: bool = False
+
+
+class FakeProcess:
+    """A runner that answers a prompt with its own words, and counts them as tokens."""
+
+    def __init__(self, script: Script, pid: int, label: str) -> None:
+        self.script = script
+        self.label = label
+        self.pid = pid
+        ours, theirs = trio.testing.memory_stream_pair()
+        self.stream: trio.abc.Stream = ours
+        self._theirs = theirs
+        self.channel: Channel[ToRunner, FromRunner] = Channel(theirs, ToRunner)
+        end, self.output = trio.testing.memory_stream_one_way_pair()
+        self._output_end = end
+        self.exited = trio.Event()
+        self.status = 0
+        self.plan: LoadPlan | None = None
+        self.cancelled: list[int] = []
+        self.generating: set[int] = set()
+        self._scope = trio.CancelScope()
+        self._words = 0
+
+    # What the launcher's user sees
+
+    def terminate(self) -> None:
+        if "term" not in self.script.ignores:
+            self.end(TERMINATED)
+
+    def kill(self) -> None:
+        self.end(KILLED)
+
+    async def wait(self) -> int:
+        await self.exited.wait()
+        return self.status
+
+    # What it does
+
+    def end(self, status: int) -> None:
+        """The process ends now."""
+        if not self.exited.is_set():
+            self.status = status
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                await self._live(nursery)
+        with trio.CancelScope(shield=True):
+            await self._theirs.aclose()
+            await self._output_end.aclose()
+        self.exited.set()
+
+    async def _live(self, nursery: trio.Nursery) -> None:
+        if self.script.exits_at_start:
+            await self._output_end.send_all(b"E cannot open the GPU\n")
+            self.end(1)
+            return
+        await trio.sleep(self.script.hello_after_s)
+        await self.channel.send(Hello(protocol=PROTOCOL_VERSION, pid=self.pid, build="fake"))
+        try:
+            while True:
+                await self._obey(await self.channel.receive(), nursery)
+        except ChannelClosed:
+            self.end(0)
+
+    async def _obey(self, command: ToRunner, nursery: trio.Nursery) -> None:
+        match command:
+            case Load(plan):
+                self.plan = plan
+                nursery.start_soon(self._load, plan)
+            case Generate():
+                nursery.start_soon(self._generate, command)
+            case Tokenize():
+                tokens = tuple(range(len(command.text.split())))
+                await self.channel.send(Tokenized(command.id, tokens))
+            case Cancel(request_id):
+                self.cancelled.append(request_id)
+            case Shutdown():
+                if "shutdown" not in self.script.ignores:
+                    self.end(0)
+
+    async def _load(self, plan: LoadPlan) -> None:
+        await trio.sleep(self.script.load_takes_s)
+        if self.script.load_fails:
+            await self.channel.send(LoadFailed(FailureCode.NOT_A_MODEL, self.script.load_fails))
+            self.end(0)
+            return
+        memory = MemoryUse(anonymous_bytes=64 * MIB, file_bytes=self.script.weights_bytes)
+        await self.channel.send(Loaded(n_ctx=plan.n_ctx, n_slots=plan.n_slots, memory=memory))
+
+    async def _generate(self, request: Generate) -> None:
+        self.generating.add(request.id)
+        for offset, word in enumerate(request.prompt.split()):
+            await trio.sleep(self.script.word_takes_s)
+            if request.id in self.cancelled:
+                break
+            self._words += 1
+            if self._words > self.script.dies_after_words:
+                self.end(KILLED)
+            if self._words > self.script.hangs_after_words:
+                await trio.sleep_forever()
+            await self.channel.send(Deltas((Delta(request.id, offset, word + " ", (offset,)),)))
+            if self.script.beats:
+                await self.channel.send(
+                    Beat(steps=self._words, slots_busy=1, waiting=0, kv_used=self._words)
+                )
+        self.generating.discard(request.id)
+        is_cancelled = request.id in self.cancelled
+        reason = FinishReason.CANCELLED if is_cancelled else FinishReason.STOP
+        await self.channel.send(Finished(id=request.id, reason=reason, timings=Timings()))
+
+
+class FakeLauncher:
+    """Starts fake runners, the n-th with the n-th script, then with the last one."""
+
+    def __init__(self, nursery: trio.Nursery, *scripts: Script) -> None:
+        self._nursery = nursery
+        self._scripts = scripts or (Script(),)
+        self.started: list[FakeProcess] = []
+
+    @property
+    def alive(self) -> list[FakeProcess]:
+        """Processes that have not ended."""
+        return [process for process in self.started if not process.exited.is_set()]
+
+    async def launch(self, spec: RunnerSpec) -> RunnerProcess:
+        """Return a started runner."""
+        await trio.lowlevel.checkpoint()
+        script = self._scripts[min(len(self.started), len(self._scripts) - 1)]
+        if script.launch_fails:
+            raise LoadFailedError("cannot start a runner process: no more processes")
+        process = FakeProcess(script, pid=1000 + len(self.started), label=spec.label)
+        self.started.append(process)
+        self._nursery.start_soon(process.run)
+        return process

@@ -1,0 +1,41 @@
+"""Rewrites a quantised model as a few layers in 32-bit floats.
+
+Where weights and activations are not rounded, an answer does not depend on who else is in the
+batch, so batching can be checked exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf.quants import dequantize
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
+_SKIPPED = {"general.architecture", "general.file_type", "llama.block_count"}
+
+
+def write_precise(source: Path, target: Path, *, n_layers: int) -> None:
+    """Write the first *n_layers* of a llama model to *target*, dequantised."""
+    reader = GGUFReader(source)
+    writer = GGUFWriter(target, "llama")
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key in _SKIPPED:
+            continue
+        if field.types[0] is GGUFValueType.ARRAY:
+            writer.add_array(key, field.contents())
+        else:
+            writer.add_key_value(key, field.contents(), field.types[0])
+    writer.add_block_count(n_layers)
+    writer.add_file_type(0)
+    for tensor in reader.tensors:
+        layer = _LAYER.match(tensor.name)
+        if layer is None or int(layer.group(1)) < n_layers:
+            values = dequantize(tensor.data, tensor.tensor_type)
+            writer.add_tensor(tensor.name, values.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
