@@ -2,42 +2,59 @@
 
 Templates come with models, so they are untrusted: Jinja's immutable sandbox keeps them from the
 daemon's objects, and every loop round, call and text operation is counted and bounded, because a
-template that never ends would stop the whole daemon.
+template that never ends would stop the whole daemon. The limits are `jinjabudget`'s; this module
+puts its checks into Jinja, and leaves out what chats do not need and what cannot be bounded.
 """
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import json
-from collections.abc import Mapping, Sequence
+import string
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import jinja2
 import jinja2.ext
+import jinja2.filters
 import jinja2.nodes
 import jinja2.parser
+import jinja2.runtime
 import jinja2.sandbox
+import jinja2.utils
+import jinja2.visitor
 from jinja2 import nodes
 
 from ollamad.errors import TemplateBroken
+from ollamad.http.prompt.jinjabudget import Budget, broken
 from ollamad.wallclock import WallClock
 
-TEMPLATE_CHARS_MAX: Final = 1 << 20
-STEPS_MAX: Final = 200_000
-"""Loop rounds and calls in one rendering. A long chat with many tools takes a few thousand."""
+TEMPLATE_CHARS_MAX: Final = 1 << 17
+"""Compiling takes about a second for so many; the longest templates in use have a quarter."""
 OUTPUT_CHARS_MAX: Final = 16 << 20
-TEXT_CHARS_MAX: Final = 16 << 20
-"""Characters that one operation on texts may make."""
-REPEAT_MAX: Final = 1 << 16
-"""How often a text or list may be repeated by one multiplication."""
-_WIDTH_METHODS: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
-_WIDTH_FILTERS: Final = frozenset({"center", "indent", "format", "wordwrap", "batch", "slice"})
+_PIECEWISE_CHARS_MAX: Final = 1 << 16
+"""Characters for filters that take a text apart, at many times its memory."""
+_JSON_INDENT_MAX: Final = 16
+_TIME_PATTERN_CHARS_MAX: Final = 256
 _CACHED_TEMPLATES: Final = 64
 
+_NO_FILTERS: Final = (
+    "filesizeformat", "pprint", "random", "striptags", "urlize", "wordcount", "wordwrap", "xmlattr",
+)  # fmt: skip
+_NO_METHODS: Final = frozenset({"encode", "from_bytes", "maketrans", "to_bytes", "translate"})
+_ITERATING: Final = frozenset(
+    {
+        "batch", "groupby", "join", "list", "map", "max", "min", "reject", "rejectattr", "select",
+        "selectattr", "slice", "sort", "sum", "unique",
+    }
+)  # fmt: skip
+"""Filters that go through all items of their value."""
 
-class _TooMuchError(jinja2.TemplateRuntimeError):
-    """A bound was reached."""
+_spending: Final[contextvars.ContextVar[Budget]] = contextvars.ContextVar("jinja_budget")
+"""The budget of the rendering that is going on."""
 
 
 class _Generation(jinja2.ext.Extension):
@@ -50,63 +67,118 @@ class _Generation(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-class _Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """A sandbox that also counts. One rendering at a time: rendering never awaits."""
+class _Namespace(jinja2.utils.Namespace):
+    """A namespace that does not print what it holds, which may be itself."""
 
-    intercepted_binops = frozenset({"*", "**", "+", "%"})
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
+class _Formatter(jinja2.sandbox.SandboxedFormatter):
+    """`str.format` with fields and a whole of bounded length."""
+
+    def __init__(self, environment: jinja2.Environment) -> None:
+        super().__init__(environment)
+        self._n_chars = 0
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        budget = _spending.get()
+        budget.tick()
+        budget.check_field(format_spec)
+        text: str = super().format_field(value, format_spec)
+        self._n_chars += len(text)
+        budget.check_length(self._n_chars)
+        return text
+
+
+class _Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """A sandbox whose every operation is counted."""
+
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", _Generation],
+            # Nothing of a template runs while it is compiled: no constant folding.
+            optimized=False,
+            finalize=_printed,
         )
-        self.steps_left = 0
-        self.filters["tojson"] = _to_json
-        for name in _WIDTH_FILTERS:
-            self.filters[name] = _bounded_width(self.filters[name])
+        del self.globals["lipsum"]
+        self.globals["namespace"] = _Namespace
+        for name in _NO_FILTERS:
+            del self.filters[name]
+        self.filters.update(_FILTERS)
+        for name, function in self.filters.items():
+            self.filters[name] = _metered(function, goes_through=name in _ITERATING)
+        for name, function in self.tests.items():
+            self.tests[name] = _metered(function, goes_through=False)
 
-    def tick(self) -> str:
-        """Count one loop round."""
-        self.steps_left -= 1
-        if self.steps_left < 0:
-            raise _TooMuchError(f"it takes more than {STEPS_MAX} steps")
-        return ""
+    # For the code that templates are compiled to; `_Rewriter` puts the calls in.
+
+    def tick(self) -> None:
+        """Count a loop round, or a test that decides on one."""
+        _spending.get().tick()
+
+    def passed(self, value: object) -> object:
+        """Return *value*, counting the comparison that it goes into."""
+        _spending.get().tick()
+        return value
+
+    def made(self, value: object) -> object:
+        """Return a new list or part of one, counted."""
+        budget = _spending.get()
+        budget.tick()
+        return budget.made(value)
+
+    def spread(self, items: Iterable[object]) -> list[object]:
+        """Return the arguments that `*items` stands for."""
+        return _spending.get().spread(items)
 
     def join_texts(self, *parts: object) -> str:
-        """Concatenate, as the `~` operator does, within bounds."""
-        texts = [str(part) for part in parts]
-        if sum(map(len, texts)) > TEXT_CHARS_MAX:
-            raise _TooMuchError("it makes a text that is too long")
-        return "".join(texts)
+        """Concatenate, as the `~` operator does."""
+        budget = _spending.get()
+        budget.tick()
+        return budget.joined("", parts)
+
+    def concat(self, pieces: Iterable[str]) -> str:  # type: ignore[override] # a plain attribute
+        """Return the text of a macro or a block."""
+        return _spending.get().joined("", pieces)
+
+    # What Jinja asks its environment.
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = super()._parse(source, name, filename)
-        repeated: list[nodes.For | nodes.Macro | nodes.CallBlock] = [
-            *template.find_all(nodes.For),
-            *template.find_all(nodes.Macro),
-            *template.find_all(nodes.CallBlock),
-        ]
-        for node in repeated:
-            node.body.insert(0, nodes.Output([_call_environment("tick", [])]))
         return _Rewriter().visit(template)  # type: ignore[no-any-return]
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return attr not in _NO_METHODS and super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if (
+            not isinstance(value, types.BuiltinMethodType)
+            or value.__name__ not in {"format", "format_map"}
+            or not isinstance(value.__self__, str)
+        ):
+            return None
+        pattern: str = value.__self__
+
+        def format_text(*args: Any, **kwargs: Any) -> str:
+            return _Formatter(self).vformat(pattern, args, kwargs)
+
+        def format_map(mapping: Mapping[str, Any]) -> str:
+            return _Formatter(self).vformat(pattern, (), mapping)
+
+        return format_text if value.__name__ == "format" else format_map
 
     def call_binop(
         self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
     ) -> Any:  # values of the template's own
-        if operator == "*" and isinstance(left, str | list | tuple | str):
-            _check_repeat(right, left)
-        elif operator == "*" and isinstance(right, str | list | tuple):
-            _check_repeat(left, right)
-        elif operator == "**" and not (abs(left) < REPEAT_MAX and abs(right) < 64):
-            raise _TooMuchError("it raises a number to a power that is too large")
-        elif operator == "%" and isinstance(left, str) and len(left) > TEXT_CHARS_MAX:
-            raise _TooMuchError("it formats a text that is too long")
-        elif operator == "%" and isinstance(left, str):
-            _check_format_widths(left)
-        elif operator == "+" and isinstance(left, str) and isinstance(right, str):
-            return self.join_texts(left, right)
-        return super().call_binop(context, operator, left, right)
+        budget = _spending.get()
+        budget.tick()
+        budget.check_operator(operator, left, right)
+        return budget.made(super().call_binop(context, operator, left, right))
 
     def call(
         __self,  # noqa: N805 - jinja2's own way of leaving `self` to keyword arguments
@@ -115,80 +187,253 @@ class _Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
         *args: Any,
         **kwargs: Any,
     ) -> Any:  # values of the template's own
-        __self.tick()
-        if getattr(__obj, "__name__", "") in _WIDTH_METHODS:
-            _check_widths(args)
-        result = super().call(__context, __obj, *args, **kwargs)
-        if isinstance(result, str) and len(result) > TEXT_CHARS_MAX:
-            raise _TooMuchError("it makes a text that is too long")
-        return result
+        receiver = getattr(__obj, "__self__", None)
+        if receiver is __self:
+            return __obj(*args)  # One of the methods above: no template has a name for them.
+        budget = _spending.get()
+        budget.tick()
+        if isinstance(receiver, str):
+            name = __obj.__name__
+            if name == "join" and len(args) == 1:
+                return budget.joined(receiver, budget.counted(_texts(args[0])))
+            budget.check_method(name, receiver, (*args, *kwargs.values()))
+        return budget.made(super().call(__context, __obj, *args, **kwargs))
+
+
+@jinja2.pass_context  # Jinja computes no constants in advance when it would need a context.
+def _printed(_: jinja2.runtime.Context, value: object) -> str:
+    budget = _spending.get()
+    budget.tick()
+    return budget.text(value)
+
+
+def _texts(items: Iterable[object]) -> Iterable[object]:
+    for item in items:
+        if not isinstance(item, str):
+            raise TypeError(f"expected a string to join, found {type(item).__name__}")
+        yield item
 
 
 class _Rewriter(jinja2.visitor.NodeTransformer):
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - jinja2's name
+    """Puts the environment's counting into a parsed template."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - jinja2's names
         self.generic_visit(node)
-        return _call_environment("join_texts", node.nodes).set_lineno(node.lineno)
+        node.body.insert(0, nodes.ExprStmt(_asked("tick")))
+        if node.test is not None:
+            node.test = nodes.Or(_asked("tick"), node.test)
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(_asked("tick")))
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _asked("join_texts", *node.nodes)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _asked("passed", node.expr)
+        return node
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return node if _is_constant(node.items) else _asked("made", node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        is_target = node.ctx != "load"
+        return node if is_target or _is_constant(node.items) else _asked("made", node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _asked("made", node)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        return _asked("made", node) if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
+        return self._with_arguments(node)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802
+        return self._with_arguments(node)
+
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:  # noqa: N802
+        return self._with_arguments(node)
+
+    def _with_arguments(self, node: nodes.Call | nodes.Filter | nodes.Test) -> nodes.Node:
+        self.generic_visit(node)
+        if node.dyn_args is not None:
+            node.dyn_args = _asked("spread", node.dyn_args)
+        return node
+
+    def _refused(self, node: nodes.Node) -> nodes.Node:
+        raise jinja2.TemplateSyntaxError(
+            "a chat template stands alone, without other files and without autoescape", node.lineno
+        )
+
+    visit_Include = visit_Import = visit_FromImport = visit_Extends = _refused  # noqa: N815
+    visit_ScopedEvalContextModifier = visit_EvalContextModifier = _refused  # noqa: N815
 
 
-def _call_environment(method: str, arguments: Sequence[nodes.Expr]) -> nodes.Call:
+def _asked(method: str, *arguments: nodes.Expr) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(method), list(arguments), [], None, None)
 
 
-def _check_repeat(times: object, what: Sequence[object]) -> None:
-    if isinstance(times, int) and (
-        times > REPEAT_MAX or times * max(len(what), 1) > TEXT_CHARS_MAX
-    ):
-        raise _TooMuchError("it repeats something too often")
+def _is_constant(items: Sequence[nodes.Node]) -> bool:
+    return all(isinstance(item, nodes.Const) for item in items)
 
 
-def _check_widths(arguments: Sequence[object]) -> None:
-    if any(isinstance(n, int) and n > REPEAT_MAX for n in arguments):
-        raise _TooMuchError("it asks for a text that is too wide")
+def _metered(function: Any, *, goes_through: bool) -> Any:  # filters have any signature
+    """Return the filter or test *function*, counted; each item as well if it *goes_through* them.
 
+    Attribute `jinja_pass_arg` says that an argument of Jinja's comes before the value.
+    """
+    place = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
 
-def _check_format_widths(pattern: str) -> None:
-    # A width of more than four digits is no honest template's.
-    digits = 0
-    for char in pattern:
-        digits = digits + 1 if char.isdigit() else 0
-        if digits > 4 or char == "*":
-            raise _TooMuchError("it asks for a text that is too wide")
-
-
-def _bounded_width(function: Any) -> Any:  # jinja2's filters have any signature
     @functools.wraps(function)
-    def bounded(*arguments: Any, **named: Any) -> Any:
-        _check_widths((*arguments, *named.values()))
-        for argument in arguments:
-            if isinstance(argument, str) and function.__name__ == "do_format":
-                _check_format_widths(argument)
-        return function(*arguments, **named)
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        budget = _spending.get()
+        budget.tick()
+        if goes_through:
+            args = (*args[:place], budget.counted(iter(args[place])), *args[place + 1 :])
+        return budget.made(function(*args, **kwargs))
 
-    return bounded
+    return metered
+
+
+# Filters whose results can be much larger than what goes in, with Jinja's own parameters.
+
+
+def _batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> Any:
+    _spending.get().check_widths(linecount)
+    return jinja2.filters.do_batch(value, linecount, fill_with)
+
+
+def _center(value: object, width: int = 80) -> str:
+    _spending.get().check_widths(width)
+    return _spending.get().text(value).center(width)
+
+
+def _escape(value: object) -> str:
+    # A plain text: Jinja's own kind escapes again whatever is added to it.
+    return str(jinja2.filters.escape(str(value)))
+
+
+def _format(value: object, *args: Any, **kwargs: Any) -> str:
+    budget = _spending.get()
+    pattern = budget.text(value)
+    budget.check_percent(pattern, kwargs or args)
+    return pattern % (kwargs or args)
+
+
+def _indent(s: object, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    budget = _spending.get()
+    text = budget.text(s)
+    budget.check_indent(text, width)
+    return jinja2.filters.do_indent(text, width, first, blank)
+
+
+@jinja2.pass_environment
+def _join(
+    environment: jinja2.Environment,
+    value: Iterable[Any],
+    d: object = "",
+    attribute: str | int | None = None,
+) -> str:
+    if attribute is not None:
+        value = map(jinja2.filters.make_attrgetter(environment, attribute), value)
+    budget = _spending.get()
+    return budget.joined(budget.text(d), value)
+
+
+def _replace(s: object, old: object, new: object, count: int | None = None) -> str:
+    budget = _spending.get()
+    text, old_text, new_text = (budget.text(value) for value in (s, old, new))
+    budget.check_replace(text, old_text, new_text)
+    return text.replace(old_text, new_text, -1 if count is None else count)
+
+
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
+    _spending.get().check_digits(precision)
+    return jinja2.filters.do_round(value, precision, method)
+
+
+def _slice(value: Iterable[Any], slices: int, fill_with: Any = None) -> Any:
+    _spending.get().check_widths(slices)
+    return jinja2.filters.sync_do_slice(list(value), slices, fill_with)
+
+
+@jinja2.pass_environment
+def _sum(
+    environment: jinja2.Environment,
+    iterable: Iterable[Any],
+    attribute: str | int | None = None,
+    start: float = 0,
+) -> Any:
+    if not isinstance(start, int | float):
+        raise TypeError("sum adds numbers only")  # Lists would be copied again for every item.
+    return jinja2.filters.sync_do_sum(environment, iterable, attribute, start)
 
 
 def _to_json(
     value: object,
     ensure_ascii: bool = False,
     indent: int | None = None,
-    separators: tuple[str, str] | None = None,
+    separators: Sequence[str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     # Jinja's own filter escapes for HTML, which a model has never seen in training.
-    if indent is not None:
-        _check_widths((indent,))
+    if isinstance(indent, int) and indent > _JSON_INDENT_MAX:
+        raise ValueError(f"tojson indents by at most {_JSON_INDENT_MAX}")
+    if isinstance(indent, str) or any(len(text) > _JSON_INDENT_MAX for text in separators or ()):
+        raise ValueError("tojson takes a number to indent by, and short separators")
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
         indent=indent,
-        separators=separators,
+        separators=(separators[0], separators[1]) if separators else None,
         sort_keys=sort_keys,
     )
 
 
-def _raise_exception(message: str) -> None:
-    raise TemplateBroken(f"the model's chat template refuses this conversation: {message}")
+def _trim(value: object, chars: str | None = None) -> str:
+    text = _spending.get().text(value)
+    _spending.get().check_search(text, chars)
+    return text.strip(chars)
 
+
+def _piecewise(function: Callable[[Any], str]) -> Callable[[Any], str]:
+    def bounded(value: Any) -> str:
+        if isinstance(value, str) and len(value) > _PIECEWISE_CHARS_MAX:
+            raise broken("it takes apart a text that is too long")
+        return str(function(value))
+
+    return bounded
+
+
+_FILTERS: Final[Mapping[str, Any]] = {
+    "batch": _batch,
+    "center": _center,
+    "e": _escape,
+    "escape": _escape,
+    "forceescape": _escape,
+    "format": _format,
+    "indent": _indent,
+    "join": _join,
+    "replace": _replace,
+    "round": _round,
+    "safe": str,
+    "slice": _slice,
+    "sum": _sum,
+    "title": _piecewise(string.capwords),
+    "tojson": _to_json,
+    "trim": _trim,
+    "urlencode": _piecewise(jinja2.filters.do_urlencode),
+}
 
 _environment: Final = _Bounded()
 
@@ -201,8 +446,11 @@ def _compiled(text: str) -> jinja2.Template:
         return _environment.from_string(text)
     except jinja2.TemplateSyntaxError as exc:
         raise TemplateBroken(f"template error: line {exc.lineno}: {exc.message}") from exc
-    except RecursionError:
+    except (RecursionError, MemoryError):
         raise TemplateBroken("template error: it is nested too deeply") from None
+    except (SyntaxError, ValueError, ArithmeticError) as exc:
+        # Python compiles what Jinja writes, and has limits of its own.
+        raise TemplateBroken(f"template error: {exc}") from exc
 
 
 def check_template(text: str) -> None:
@@ -216,28 +464,34 @@ def render_jinja(text: str, variables: Mapping[str, Any], clock: WallClock) -> s
     Besides *variables* a template may use `raise_exception` and `strftime_now`.
     """
     template = _compiled(text)
-    _environment.steps_left = STEPS_MAX
 
     def strftime_now(pattern: str) -> str:
         local: datetime = clock.now().astimezone()
-        return local.strftime(pattern[:256])
+        return local.strftime(pattern[:_TIME_PATTERN_CHARS_MAX])
 
+    own = {"raise_exception": _raise_exception, "strftime_now": strftime_now}
+    token = _spending.set(Budget())
     pieces: list[str] = []
     n_chars = 0
     try:
-        for piece in template.generate(
-            **variables, raise_exception=_raise_exception, strftime_now=strftime_now
-        ):
+        for piece in template.generate({**variables, **own}):
             n_chars += len(piece)
             if n_chars > OUTPUT_CHARS_MAX:
-                raise _TooMuchError("its output is too long")
+                raise broken("its output is too long")
             pieces.append(piece)
     except TemplateBroken:
         raise
-    except jinja2.TemplateError as exc:
-        raise TemplateBroken(f"the model's chat template failed: {exc.message}") from exc
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as exc:
-        raise TemplateBroken(f"the model's chat template failed: {exc}") from exc
     except (RecursionError, MemoryError):
-        raise TemplateBroken("the model's chat template failed: it goes too deep") from None
+        raise broken("it goes too deep") from None
+    except Exception as exc:
+        # A template is a stranger's program: it can make Python raise nearly anything.
+        raise broken(exc) from exc
+    finally:
+        _spending.reset(token)
     return "".join(pieces)
+
+
+def _raise_exception(message: object) -> None:
+    raise TemplateBroken(
+        f"the model's chat template refuses this conversation: {str(message)[:500]}"
+    )
