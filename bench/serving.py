@@ -3,13 +3,14 @@
     .venv/bin/python -m bench.serving [--url http://127.0.0.1:11434] [--model NAME] [--json]
 
 Talks to a running daemon (any server with Ollama's API) from this machine. Machines are noisy:
-compare figures of one run, or of runs side by side, never of two days. CPU is read from /proc if the
-server is a process of this machine that we may look at.
+compare figures of one run, or of runs side by side, never of two days. CPU is read from /proc if
+the server is a process of this machine that we may look at.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -46,7 +47,7 @@ def stream(url: str, model: str, prompt: str, n_tokens: int) -> dict[str, float]
             last = json.loads(line)
             if "error" in last:
                 raise RuntimeError(last["error"])
-    gaps = [b - a for a, b in zip(arrivals, arrivals[1:], strict=False)] or [0.0]
+    gaps = [b - a for a, b in itertools.pairwise(arrivals)] or [0.0]
     return {
         "tokens": last.get("eval_count", 0),
         "first_s": arrivals[0] - started,
@@ -60,7 +61,8 @@ def stream(url: str, model: str, prompt: str, n_tokens: int) -> dict[str, float]
 def listener(port: int) -> psutil.Process | None:
     """Return the process that listens on *port*, if it can be seen."""
     for connection in psutil.net_connections("tcp"):
-        if connection.status == "LISTEN" and connection.laddr.port == port and connection.pid:
+        here = connection.laddr
+        if here and connection.status == "LISTEN" and here.port == port and connection.pid:
             return psutil.Process(connection.pid)
     return None
 

@@ -120,7 +120,7 @@ def test_in_full_precision_eight_answers_together_equal_the_same_eight_alone(
 
 
 NEAR_TIE_NATS = 1.5
-"""How far two runs of a quantised model may lie apart. Measured: 0.24 on most tokens, 0.8 at most."""
+"""How far two runs of a quantised model may lie apart. Measured: 0.24 usually, 0.8 at most."""
 
 
 def test_with_quantised_weights_they_differ_only_at_near_ties(web: httpx.Client) -> None:
