@@ -17,8 +17,11 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 _SKIPPED = {"general.architecture", "general.file_type", "llama.block_count"}
 
 
-def write_precise(source: Path, target: Path, *, n_layers: int) -> None:
-    """Write the first *n_layers* of a llama model to *target*, dequantised."""
+def write_precise(source: Path, target: Path, *, n_layers: int, poisoned: bool = False) -> None:
+    """Write the first *n_layers* of a llama model to *target*, dequantised.
+
+    A *poisoned* one has a NaN where every token meets it.
+    """
     reader = GGUFReader(source)
     writer = GGUFWriter(target, "llama")
     for key, field in reader.fields.items():
@@ -33,8 +36,10 @@ def write_precise(source: Path, target: Path, *, n_layers: int) -> None:
     for tensor in reader.tensors:
         layer = _LAYER.match(tensor.name)
         if layer is None or int(layer.group(1)) < n_layers:
-            values = dequantize(tensor.data, tensor.tensor_type)
-            writer.add_tensor(tensor.name, values.astype(np.float32))
+            values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+            if poisoned and tensor.name == "output_norm.weight":
+                values[0] = np.nan
+            writer.add_tensor(tensor.name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

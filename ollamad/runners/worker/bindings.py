@@ -34,15 +34,16 @@ def _import_low_level() -> Any:
 llama: Final = _import_low_level()
 
 # Log lines carry their level as a letter; the daemon reads it (see ollamad.runners.logs).
-_LEVEL_MARKS: Final = {1: b"D", 2: b"I", 3: b"W", 4: b"E"}
-_CONTINUATION: Final = 5
+_LEVEL_MARKS: Final = {2: b"I", 3: b"W", 4: b"E"}
+"""llama.cpp's levels that are passed on. Its debug lines, hundreds for a load, are not; nor are
+continuations, which are progress dots: half a line would be logged as a line of its own."""
 
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _log_to_stderr(level: int, text: bytes, _data: object) -> None:
-    # Continuations are progress dots; a half line would be logged as a line of its own.
-    if level != _CONTINUATION and text.strip():
-        os.write(2, _LEVEL_MARKS.get(level, b"D") + b" " + text.rstrip() + b"\n")
+    mark = _LEVEL_MARKS.get(level)
+    if mark is not None and text.strip():
+        os.write(2, mark + b" " + text.rstrip() + b"\n")
 
 
 def start_backends() -> str:

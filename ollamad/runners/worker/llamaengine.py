@@ -25,7 +25,7 @@ from ollamad.runners.protocol import (
     StepLogprob,
     Timings,
 )
-from ollamad.runners.worker import slots
+from ollamad.runners.worker import sampling, slots
 from ollamad.runners.worker.batching import Need, share_batch
 from ollamad.runners.worker.engine import EngineLoad, EngineRefused, StepResult
 from ollamad.runners.worker.llama import DecodeOutcome, LlamaModel
@@ -94,6 +94,7 @@ class LlamaEngine:
 
     def submit(self, request: Generate) -> None:
         """Take a request. Raises EngineRefused."""
+        sampling.check(request.sampling)
         add_special = request.add_special and not request.context
         prompt = [
             *request.context,
@@ -216,7 +217,7 @@ class LlamaEngine:
             request=request,
             prompt=prompt,
             text=TextAssembler(options.stop),
-            sampler=Sampler(options, prompt, self.n_ctx),
+            sampler=Sampler(options, prompt, n_ctx=self.n_ctx, n_vocab=self._model.n_vocab),
             n_generated_max=min(asked, bound),
             arrived_at=arrived_at,
             seated_at=time.monotonic(),
@@ -230,14 +231,18 @@ class LlamaEngine:
         if slot.state is SlotState.PREFILL:
             slot.state = slots.advance(slot.state, SlotEvent.PROMPT_DONE)
             sequence.prefilled_at = time.monotonic()
-        token = sequence.sampler.choose(self._model.context, row)
+        logits = self._model.logits(row)
+        try:
+            token = sequence.sampler.choose(self._model.context, row, logits)
+        except EngineRefused as exc:
+            self._fail(slot, exc.code, exc.detail, result)
+            return
         if self._model.is_end(token):
             self._end(slot, FinishReason.STOP, result)
             return
         request = sequence.request
         logprobs: tuple[StepLogprob, ...] = ()
         if request.n_logprobs is not None:
-            logits = self._model.logits(row)
             logprobs = (step_logprob(logits, token, request.n_logprobs, self._model.piece),)
         offset = len(sequence.generated)
         sequence.generated.append(token)
@@ -277,12 +282,16 @@ class LlamaEngine:
             leaving = [max(slots_, key=_arrival)]
             detail = "the KV cache is full; lower num_ctx or the number of parallel requests"
         for slot in leaving:
-            self._tick += 1
-            sequence = slot.leave(self._tick)
-            sequence.sampler.close()
-            self._model.forget(slot.number, 0)
-            slot.cached.clear()
-            result.failed.append(Failed(sequence.request.id, FailureCode.ENGINE, detail))
+            self._fail(slot, FailureCode.ENGINE, detail, result)
+
+    def _fail(self, slot: Slot, code: FailureCode, detail: str, result: StepResult) -> None:
+        """End a request without an answer; nothing that it computed is trusted any more."""
+        self._tick += 1
+        sequence = slot.leave(self._tick)
+        sequence.sampler.close()
+        self._model.forget(slot.number, 0)
+        slot.cached.clear()
+        result.failed.append(Failed(sequence.request.id, code, detail))
 
 
 def _arrival(slot: Slot) -> int:

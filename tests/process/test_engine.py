@@ -1,0 +1,276 @@
+"""The llama.cpp engine with a real model, in this process: no socket, no daemon, one thread."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ollamad.options import SamplingOptions
+from ollamad.runners.protocol import (
+    FailureCode,
+    Finished,
+    FinishReason,
+    Generate,
+    LoadPlan,
+)
+from ollamad.runners.worker.bindings import start_backends
+from ollamad.runners.worker.engine import EngineRefused
+from ollamad.runners.worker.llamaengine import LlamaEngine
+from tests.process.precise import write_precise
+
+pytestmark = [pytest.mark.process, pytest.mark.model]
+
+GREEDY = SamplingOptions(temperature=0, num_predict=12)
+
+
+def quiet(_fraction: float) -> None:
+    """Nobody watches the load."""
+
+
+@pytest.fixture(scope="module")
+def precise_path(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model whose answers do not depend on the batch."""
+    start_backends()
+    path = tmp_path_factory.mktemp("precise") / "precise.gguf"
+    write_precise(model_file, path, n_layers=2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def new_engine(precise_path: Path) -> Callable[..., LlamaEngine]:
+    def load(*, n_ctx: int = 256, n_slots: int = 4, n_batch: int = 32) -> LlamaEngine:
+        plan = LoadPlan(
+            model_path=str(precise_path),
+            n_ctx=n_ctx,
+            n_slots=n_slots,
+            n_batch=n_batch,
+            n_threads=2,
+            kv_type="f32",
+            flash_attention="off",
+        )
+        return LlamaEngine.loaded(plan, quiet)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def engine(new_engine: Callable[..., LlamaEngine]) -> LlamaEngine:
+    return new_engine()
+
+
+class Answers:
+    """Steps an engine and keeps what comes."""
+
+    def __init__(self, engine: LlamaEngine) -> None:
+        self.engine = engine
+        self.tokens: dict[int, list[int]] = {}
+        self.text: dict[int, str] = {}
+        self.finished: dict[int, Finished] = {}
+        self.failed: dict[int, FailureCode] = {}
+
+    def submit(self, request_id: int, prompt: str, sampling: SamplingOptions = GREEDY) -> None:
+        self.tokens[request_id], self.text[request_id] = [], ""
+        self.engine.submit(Generate(id=request_id, prompt=prompt, sampling=sampling))
+
+    def step(self) -> None:
+        self.take(self.engine.step())
+
+    def take(self, result: object) -> None:
+        for delta in result.deltas:  # type: ignore[attr-defined]
+            assert delta.offset == len(self.tokens[delta.id]), "a token was lost or doubled"
+            self.tokens[delta.id].extend(delta.tokens)
+            self.text[delta.id] += delta.text
+        for finished in result.finished:  # type: ignore[attr-defined]
+            assert finished.id not in self.finished, "a request ended twice"
+            self.finished[finished.id] = finished
+        for failed in result.failed:  # type: ignore[attr-defined]
+            self.failed[failed.id] = failed.code
+
+    def run(self) -> None:
+        while self.engine.has_work:
+            self.step()
+
+
+def alone(engine: LlamaEngine, prompt: str, sampling: SamplingOptions = GREEDY) -> list[int]:
+    answers = Answers(engine)
+    answers.submit(1, prompt, sampling)
+    answers.run()
+    return answers.tokens[1]
+
+
+def test_greedy_without_a_chain_chooses_what_the_chain_would(engine: LlamaEngine) -> None:
+    penalised_by_nothing = SamplingOptions(
+        temperature=0, num_predict=12, presence_penalty=1e-9, repeat_last_n=1
+    )
+
+    assert alone(engine, "Once upon a time") == alone(
+        engine, "Once upon a time", penalised_by_nothing
+    )
+
+
+def test_penalties_change_an_answer(engine: LlamaEngine) -> None:
+    penalised = SamplingOptions(
+        temperature=0, num_predict=12, repeat_penalty=1.5, presence_penalty=1.0, repeat_last_n=-1
+    )
+
+    free, varied = alone(engine, "Once upon a time"), alone(engine, "Once upon a time", penalised)
+
+    assert len(set(varied)) > len(set(free))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SamplingOptions(temperature=1.0, top_k=5, top_p=0.5, min_p=0.1, typical_p=0.9),
+        SamplingOptions(temperature=1.0, top_k=0, top_p=1.0),
+        SamplingOptions(temperature=1.0, frequency_penalty=2.0, repeat_last_n=0),
+        SamplingOptions(temperature=-1.0, frequency_penalty=-2.0),
+    ],
+)
+def test_every_sampler_can_be_used(engine: LlamaEngine, options: SamplingOptions) -> None:
+    limited = msgspec.structs.replace(options, seed=1, num_predict=4)
+
+    assert alone(engine, "Once upon a time", limited)
+
+
+def test_a_penalty_that_makes_no_sense_is_refused(engine: LlamaEngine) -> None:
+    with pytest.raises(EngineRefused, match="greater than 0"):
+        engine.submit(Generate(id=1, prompt="x", sampling=SamplingOptions(repeat_penalty=0.0)))
+
+
+def test_a_seed_fixes_an_answer(engine: LlamaEngine) -> None:
+    def roll(seed: int) -> list[int]:
+        return alone(engine, "Once", SamplingOptions(temperature=2.0, seed=seed, num_predict=12))
+
+    assert roll(5) == roll(5)
+    assert roll(5) != roll(6)
+
+
+def test_a_prompt_that_begins_like_an_earlier_one_is_not_computed_twice(
+    new_engine: Callable[..., LlamaEngine],
+) -> None:
+    engine = new_engine()
+    answers = Answers(engine)
+    prompt = "The quick brown fox jumps over the lazy dog. " * 4
+    answers.submit(1, prompt + "One")
+    answers.run()
+    answers.submit(2, prompt + "Two")
+    answers.run()
+
+    first, second = answers.finished[1].timings, answers.finished[2].timings
+    assert first.cached_tokens == 0
+    assert second.cached_tokens >= second.prompt_tokens - 3
+    assert answers.tokens[2] == alone(new_engine(), prompt + "Two")
+
+
+def test_an_answer_ends_at_its_limit_and_at_the_contexts(
+    new_engine: Callable[..., LlamaEngine],
+) -> None:
+    engine = new_engine(n_ctx=32, n_slots=1)
+    answers = Answers(engine)
+    answers.submit(1, "Once upon a time", SamplingOptions(temperature=0, num_predict=3))
+    answers.run()
+    answers.submit(2, "Once upon a time", SamplingOptions(temperature=0))
+    answers.run()
+
+    assert len(answers.tokens[1]) == 3
+    assert answers.finished[2].reason in {FinishReason.LENGTH, FinishReason.STOP}
+    prompt_tokens = answers.finished[2].timings.prompt_tokens
+    assert prompt_tokens + len(answers.tokens[2]) <= 32
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [("", FailureCode.BAD_REQUEST), ("word " * 300, FailureCode.CONTEXT_TOO_LONG)],
+)
+def test_what_cannot_be_computed_is_refused_at_once(
+    engine: LlamaEngine, prompt: str, code: FailureCode
+) -> None:
+    with pytest.raises(EngineRefused) as caught:
+        engine.submit(Generate(id=1, prompt=prompt))
+
+    assert caught.value.code is code
+    assert not engine.has_work
+
+
+def test_token_ids_of_another_model_are_refused(engine: LlamaEngine) -> None:
+    with pytest.raises(EngineRefused, match="does not have"):
+        engine.submit(Generate(id=1, prompt="x", context=(1, 10**6)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_interleaving_of_requests_and_cancellations_gives_each_its_solo_answer(
+    engine: LlamaEngine, new_engine: Callable[..., LlamaEngine], seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    prompts = [
+        " ".join(chance.choice(["sea", "sun", "moon", "the", "a", "old"]) for _ in range(n))
+        for n in (1, 2, 5, 12, 30, 60)
+    ]
+    answers = Answers(engine)
+    asked: dict[int, str] = {}
+    cancelled: set[int] = set()
+    for request_id in range(12):
+        asked[request_id] = chance.choice(prompts)
+        answers.submit(request_id, asked[request_id])
+        for _ in range(chance.randrange(4)):
+            answers.step()
+        if chance.random() < 0.3:
+            leaving = chance.choice(list(asked))
+            answers.take(engine.cancel(leaving))
+            cancelled.add(leaving)
+    answers.run()
+
+    assert set(answers.finished) == set(asked)
+    assert answers.failed == {}
+    reference = new_engine(n_slots=1)
+    for request_id, prompt in asked.items():
+        solo = alone(reference, prompt)
+        if answers.finished[request_id].reason is FinishReason.CANCELLED:
+            assert request_id in cancelled
+            assert answers.tokens[request_id] == solo[: len(answers.tokens[request_id])]
+        else:
+            assert answers.tokens[request_id] == solo
+    assert engine.load.slots_busy == 0
+    assert engine.load.waiting == 0
+
+
+def test_a_prefill_that_is_interrupted_leaves_the_others_whole(
+    new_engine: Callable[..., LlamaEngine],
+) -> None:
+    engine = new_engine(n_ctx=1024, n_batch=256)
+    answers = Answers(engine)
+    answers.submit(1, "Once upon a time")
+    answers.step()
+    answers.submit(2, "word " * 600)
+    decode = engine._model.decode
+
+    def interrupted(parts: object) -> object:
+        engine.interrupt(2)
+        return decode(parts)  # type: ignore[arg-type]
+
+    engine._model.decode = interrupted  # type: ignore[method-assign,assignment]
+    answers.step()
+    engine._model.decode = decode  # type: ignore[method-assign]
+    answers.take(engine.cancel(2))
+    answers.run()
+
+    assert answers.finished[2].reason is FinishReason.CANCELLED
+    assert answers.tokens[1] == alone(new_engine(), "Once upon a time")
+
+
+def test_a_model_with_broken_weights_is_found_when_it_is_loaded(
+    model_file: Path, tmp_path: Path
+) -> None:
+    start_backends()
+    path = tmp_path / "poisoned.gguf"
+    write_precise(model_file, path, n_layers=1, poisoned=True)
+
+    with pytest.raises(EngineRefused, match="cannot compute a first token"):
+        LlamaEngine.loaded(
+            LoadPlan(model_path=str(path), n_ctx=64, n_slots=1, n_batch=32, n_threads=1), quiet
+        )
