@@ -38,11 +38,14 @@ _LEVEL_MARKS: Final = {2: b"I", 3: b"W", 4: b"E"}
 """llama.cpp's levels that are passed on. Its debug lines, hundreds for a load, are not; nor are
 continuations, which are progress dots: half a line would be logged as a line of its own."""
 
+_INTERRUPTED: Final = b"failed to decode, ret = 2"
+"""What llama.cpp calls an error when we interrupt it for a client that has left."""
+
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _log_to_stderr(level: int, text: bytes, _data: object) -> None:
     mark = _LEVEL_MARKS.get(level)
-    if mark is not None and text.strip():
+    if mark is not None and text.strip() and _INTERRUPTED not in text:
         os.write(2, mark + b" " + text.rstrip() + b"\n")
 
 
