@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import re
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from ollamad.errors import InvalidBody
 
@@ -22,11 +24,19 @@ _TYPE_WORDS: Final = {
     "null": "null",
 }
 _MISTYPED: Final = re.compile(r"Expected `(.+?)`, got `(.+?)`(?: - at `\$?(.*)`)?")
-_MISSING: Final = re.compile(r"Object missing required field `(.+?)`")
+_OUT_OF_RANGE: Final = re.compile(r"Expected `(.+?)` ([<>]=? .+?)(?: - at `\$?(.*)`)?")
+_MISSING: Final = re.compile(r"Object missing required field `(.+?)`(?: - at `\$?(.*)`)?")
+_TRAILING: Final = re.compile(r"JSON is malformed: trailing characters \(byte (\d+)\)")
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""An escape in JSON. The group is half of a character outside the 16-bit range, left alone."""
 
 
 def decode_body(data: bytes, kind: type[T]) -> T:
-    """Return *data* as a *kind*. Raises InvalidBody.
+    """Return *data* as a *kind*, a Struct. Raises InvalidBody.
 
     As in Ollama: the content type does not matter, unknown fields are ignored, `null` is the same
     as leaving a field out, names of fields match whatever their case, and what follows the first
@@ -38,54 +48,122 @@ def decode_body(data: bytes, kind: type[T]) -> T:
     if not isinstance(value, dict):
         raise InvalidBody(f"the body must be a JSON object, not {_word(value)}")
     try:
-        return msgspec.convert(_named(value, kind), kind)
+        shape = _shape_of(kind)  # type: ignore[arg-type] # mypy takes no type for hashable
+        return msgspec.convert(_shaped(value, shape), kind)
     except msgspec.ValidationError as exc:
         raise InvalidBody(_explained(str(exc))) from exc
 
 
 def _decode_json(data: bytes) -> Any:  # a JSON value of any shape
+    """Return the first JSON value of *data*.
+
+    Programs that cut a text in the middle of an emoji send half of it as an escape. Like Ollama we
+    read a replacement character there; msgspec alone reads nothing.
+    """
     try:
-        return msgspec.json.decode(data)
+        return _decode_first(data)
+    except msgspec.DecodeError as exc:
+        whole = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
+        if whole == data:
+            raise InvalidBody(_malformed(str(exc))) from exc
+    try:
+        return _decode_first(whole)
+    except msgspec.DecodeError as exc:
+        raise InvalidBody(_malformed(str(exc))) from exc
+
+
+def _decode_first(data: bytes) -> Any:  # a JSON value of any shape
+    try:
+        try:
+            return msgspec.json.decode(data)
+        except msgspec.DecodeError as exc:
+            found = _TRAILING.match(str(exc))
+            if found is None:
+                raise
+            return msgspec.json.decode(data[: int(found[1]) - 1])
     except RecursionError:
         raise InvalidBody("the JSON is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        reason = str(exc)
-    if "trailing characters" in reason:
-        try:
-            return json.JSONDecoder().raw_decode(data.decode().lstrip())[0]
-        except (ValueError, RecursionError):
-            pass  # The first explanation is the better one.
-    raise InvalidBody(reason.replace("JSON is malformed: ", "the JSON is malformed: "))
+    except UnicodeDecodeError as exc:
+        raise InvalidBody("the JSON is not UTF-8 text") from exc
 
 
-def _named(value: dict[str, Any], kind: type[T]) -> dict[str, Any]:
-    """Return *value* without nulls, its keys in *kind*'s spelling where only the case differs."""
-    fields = {field.encode_name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
+def _malformed(reason: str) -> str:
+    if "truncated" in reason:
+        return "the JSON ends too early"
+    if "out of range" in reason:
+        return "the JSON has a number that is out of range"
+    return reason.replace("JSON is malformed: ", "the JSON is malformed: ")
+
+
+_Shape = Mapping[str, Any]
+"""Fields of a Struct by their names in lower case: the name, and the shape of Structs inside."""
+
+
+@functools.cache
+def _shape_of(kind: type) -> _Shape:
+    return {
+        field.encode_name.lower(): (field.encode_name, _inner_shape(field.type))
+        for field in msgspec.structs.fields(kind)
+    }
+
+
+def _inner_shape(annotation: Any) -> _Shape | None:
+    """Return the shape of the Struct that an annotation holds: itself, in a list, or optional."""
+    match msgspec.inspect.type_info(annotation):
+        case msgspec.inspect.StructType(cls=kind):
+            return _shape_of(kind)
+        case msgspec.inspect.ListType(item_type=msgspec.inspect.StructType(cls=kind)):
+            return _shape_of(kind)
+        case msgspec.inspect.UnionType(types=choices):
+            for choice in choices:
+                match choice:
+                    case (
+                        msgspec.inspect.StructType(cls=kind)
+                        | msgspec.inspect.ListType(item_type=msgspec.inspect.StructType(cls=kind))
+                    ):
+                        return _shape_of(kind)
+    return None
+
+
+def _shaped(value: Any, shape: _Shape) -> Any:
+    """Return *value* without nulls, its keys in the Struct's spelling where only the case differs.
+
+    The exact spelling wins over another one that is also there.
+    """
+    if isinstance(value, list):
+        return [_shaped(item, shape) for item in value]
+    if not isinstance(value, dict):
+        return value
     named: dict[str, Any] = {}
     for key, item in value.items():
-        if item is None:
+        name, inner = shape.get(key.lower(), (None, None))
+        if item is None or name is None or (key != name and value.get(name) is not None):
             continue
-        if key in fields:
-            named[key] = item
-        elif (lower := key.lower()) in fields and lower not in value:
-            named[lower] = item
+        named[name] = item if inner is None else _shaped(item, inner)
     return named
 
 
 def _explained(message: str) -> str:
     """Return msgspec's words in HTTP clients' terms: `messages[0].role: expected string, ...`."""
-    if found := _MISTYPED.match(message):
+    if found := _MISTYPED.fullmatch(message):
         expected, got, path = found.groups()
-        where = (path or "").lstrip(".") or "the body"
-        wanted = " or ".join(
-            _TYPE_WORDS.get(word.strip(), word.strip())
-            for word in expected.split("|")
-            if word.strip() != "null"
-        )
-        return f"{where}: expected {wanted}, got {_TYPE_WORDS.get(got, got)}"
-    if found := _MISSING.match(message):
-        return f"the field {found.group(1)} is missing"
+        return f"{_where(path)}: expected {_types(expected)}, got {_TYPE_WORDS.get(got, got)}"
+    if found := _OUT_OF_RANGE.fullmatch(message):
+        expected, bound, path = found.groups()
+        return f"{_where(path)}: expected {_types(expected)} {bound}"
+    if found := _MISSING.fullmatch(message):
+        field, path = found.groups()
+        return f"{_where(path)}: the field {field} is missing"
     return message
+
+
+def _where(path: str | None) -> str:
+    return (path or "").lstrip(".") or "the body"
+
+
+def _types(expected: str) -> str:
+    words = [word.strip() for word in expected.split("|")]
+    return " or ".join(_TYPE_WORDS.get(word, word) for word in words if word != "null")
 
 
 def _word(value: object) -> str:

@@ -41,6 +41,7 @@ _ALLOWED_HEADERS: Final = ",".join(
 _ALLOWED_METHODS: Final = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _PREFLIGHT_AGE_S: Final = 43200
 _LOCAL_SUFFIXES: Final = (".localhost", ".local", ".internal")
+_GLOB_MARKS: Final = re.compile(r"[\[?]")
 _HOST_PORT: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
 
 
@@ -48,7 +49,7 @@ def origin_is_allowed(origin: str, extra: Sequence[str]) -> bool:
     """Return whether pages of *origin* may call us. One `*` of an entry is any text."""
     low = origin.lower()
     return any(
-        entry == "*" or fnmatch.fnmatchcase(low, entry.lower().replace("[", "[[]"))
+        entry == "*" or fnmatch.fnmatchcase(low, _GLOB_MARKS.sub(r"[\g<0>]", entry.lower()))
         for entry in (*extra, *_ALWAYS)
     )
 
@@ -100,7 +101,7 @@ class Origins:
                 return
             cors = self._cors_headers(origin)
             if scope["method"] == "OPTIONS":
-                await _answer(send, 204, [*cors, *_preflight_headers()])
+                await _answer(send, 204, [*cors, *self._preflight_headers()])
                 return
             send = _with_headers(send, cors)
         if self._is_loopback and not host_is_allowed(host, self._host_name):
@@ -116,14 +117,17 @@ class Origins:
             (b"vary", b"Origin"),
         ]
 
-
-def _preflight_headers() -> list[tuple[bytes, bytes]]:
-    return [
-        (b"access-control-allow-methods", _ALLOWED_METHODS.encode()),
-        (b"access-control-allow-headers", _ALLOWED_HEADERS.encode()),
-        (b"access-control-max-age", str(_PREFLIGHT_AGE_S).encode()),
-        (b"vary", b"Access-Control-Request-Method, Access-Control-Request-Headers"),
-    ]
+    def _preflight_headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [
+            (b"access-control-allow-methods", _ALLOWED_METHODS.encode()),
+            (b"access-control-allow-headers", _ALLOWED_HEADERS.encode()),
+            (b"access-control-max-age", str(_PREFLIGHT_AGE_S).encode()),
+        ]
+        if "*" not in self.extra:
+            headers.append(
+                (b"vary", b"Access-Control-Request-Method, Access-Control-Request-Headers")
+            )
+        return headers
 
 
 def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:

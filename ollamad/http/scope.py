@@ -15,6 +15,9 @@ Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An ASGI application. The dictionaries are ASGI's own."""
 
+_LENGTH_DIGITS_MAX: Final = 18
+"""Digits of an announced length that are read; more are too much for every limit anyway."""
+
 STACK_KEY: Final = "ollamad.scope"
 """Where a request's exit stack lies in its ASGI scope."""
 
@@ -117,5 +120,5 @@ class BodyLimit:
 def _announced_bytes(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value)
+            return int(value.lstrip(b"0")[:_LENGTH_DIGITS_MAX] or b"0")
     return 0

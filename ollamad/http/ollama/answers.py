@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from quart import Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody, UnsupportedOption
@@ -26,6 +27,7 @@ from ollamad.options import LoadOptions, SamplingOptions, parse_options
 from ollamad.runners.protocol import FinishReason, StepLogprob, Timings, TokenLogprob
 
 TOP_LOGPROBS_MAX: Final = 20
+_SHOWN_CHARS_MAX: Final = 100
 _DONE_REASONS: Final = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
@@ -48,7 +50,7 @@ class Asked:
 def check_early(body: Request) -> None:
     """Raise InvalidBody for what is wrong whichever model it is."""
     if not 0 <= body.top_logprobs <= TOP_LOGPROBS_MAX:
-        raise InvalidBody("top_logprobs must be between 0 and 20")
+        raise InvalidBody(f"top_logprobs must be between 0 and {TOP_LOGPROBS_MAX}")
 
 
 def asked_of(body: Request, model: StoredModel, verb: str) -> Asked:
@@ -73,8 +75,8 @@ def read_think(value: Any) -> Think:  # a JSON value of any shape
             return think
         case str():
             raise InvalidBody(
-                f'invalid think value: "{value}" (must be "high", "medium", "low", "max", true, '
-                "or false)"
+                f'invalid think value: "{value[:_SHOWN_CHARS_MAX]}" '
+                '(must be "high", "medium", "low", "max", true, or false)'
             )
         case _:
             raise InvalidBody(
@@ -91,7 +93,8 @@ def check_format(value: Any) -> None:  # a JSON value of any shape
             "structured output (format) is not supported yet; leave format out, or ask for JSON "
             "in the prompt"
         )
-    raise InvalidBody(f'invalid format: {value!r}; expected "json" or a valid JSON Schema object')
+    shown = msgspec.json.encode(value).decode()[:_SHOWN_CHARS_MAX]
+    raise InvalidBody(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
 def refuse_images(n_images: int, model: StoredModel) -> None:

@@ -7,11 +7,14 @@ durations nanoseconds.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 NS_PER_S: Final = 1_000_000_000
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+"""What the engine takes as a token; larger numbers could not even be sent to it."""
 
 # Requests. `None` is "not given"; types that Ollama checks by itself are `Any` here.
 
@@ -24,7 +27,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     suffix: str = ""
     system: str = ""
     template: str = ""
-    context: list[int] = []
+    context: list[TokenId] = []
     stream: bool = True
     raw: bool = False
     format: Any = None
@@ -39,19 +42,20 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
 
 
-class Function(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The function of a tool call."""
+class Function(msgspec.Struct, kw_only=True):
+    """The function of a tool call. Its arguments are there also when there are none."""
 
+    index: int | msgspec.UnsetType = msgspec.UNSET
+    """The call's place among those of one answer; requests may leave it out."""
     name: str
     arguments: dict[str, Any] = {}
-    index: int | None = None
 
 
 class ToolCall(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A call that the model made."""
 
-    function: Function
     id: str | None = None
+    function: Function
 
 
 class Message(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -2,16 +2,17 @@
 
 Templates come with models, so they are untrusted: Jinja's immutable sandbox keeps them from the
 daemon's objects, and every loop round, call and text operation is counted and bounded, because a
-template that never ends would stop the whole daemon. The limits are `jinjabudget`'s; this module
-puts its checks into Jinja, and leaves out what chats do not need and what cannot be bounded.
+template that never ends would stop the whole daemon. The limits are those of `jinjabudget` and
+`jinjachecks`; this module puts them into Jinja, and leaves out of Jinja what chats do not need and
+what could not be bounded.
 """
 
 from __future__ import annotations
 
 import contextvars
 import functools
+import html
 import json
-import string
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -30,14 +31,12 @@ from jinja2 import nodes
 
 from ollamad.errors import TemplateBroken
 from ollamad.http.prompt.jinjabudget import Budget, broken
+from ollamad.http.prompt.jinjachecks import FILTER_CHECKS, check_field, check_method, check_operator
 from ollamad.wallclock import WallClock
 
-TEMPLATE_CHARS_MAX: Final = 1 << 17
-"""Compiling takes about a second for so many; the longest templates in use have a quarter."""
+TEMPLATE_CHARS_MAX: Final = 1 << 16
+"""So many take up to a second to compile, and the daemon waits; the longest in use have half."""
 OUTPUT_CHARS_MAX: Final = 16 << 20
-_PIECEWISE_CHARS_MAX: Final = 1 << 16
-"""Characters for filters that take a text apart, at many times its memory."""
-_JSON_INDENT_MAX: Final = 16
 _TIME_PATTERN_CHARS_MAX: Final = 256
 _CACHED_TEMPLATES: Final = 64
 
@@ -84,7 +83,7 @@ class _Formatter(jinja2.sandbox.SandboxedFormatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         budget = _spending.get()
         budget.tick()
-        budget.check_field(format_spec)
+        check_field(format_spec)
         text: str = super().format_field(value, format_spec)
         self._n_chars += len(text)
         budget.check_length(self._n_chars)
@@ -109,11 +108,13 @@ class _Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.globals["namespace"] = _Namespace
         for name in _NO_FILTERS:
             del self.filters[name]
-        self.filters.update(_FILTERS)
+        self.filters.update(_OWN_FILTERS)
         for name, function in self.filters.items():
-            self.filters[name] = _metered(function, goes_through=name in _ITERATING)
+            self.filters[name] = _metered(
+                function, FILTER_CHECKS.get(name), goes_through=name in _ITERATING
+            )
         for name, function in self.tests.items():
-            self.tests[name] = _metered(function, goes_through=False)
+            self.tests[name] = _metered(function)
 
     # For the code that templates are compiled to; `_Rewriter` puts the calls in.
 
@@ -142,7 +143,7 @@ class _Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
         budget.tick()
         return budget.joined("", parts)
 
-    def concat(self, pieces: Iterable[str]) -> str:  # type: ignore[override] # a plain attribute
+    def concat(self, pieces: Iterable[str]) -> str:
         """Return the text of a macro or a block."""
         return _spending.get().joined("", pieces)
 
@@ -177,8 +178,11 @@ class _Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
     ) -> Any:  # values of the template's own
         budget = _spending.get()
         budget.tick()
-        budget.check_operator(operator, left, right)
-        return budget.made(super().call_binop(context, operator, left, right))
+        check_operator(budget, operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        if operator == "+" and isinstance(left, list) and isinstance(right, list):
+            return budget.chained(result, left, right)
+        return budget.made(result)
 
     def call(
         __self,  # noqa: N805 - jinja2's own way of leaving `self` to keyword arguments
@@ -196,7 +200,7 @@ class _Bounded(jinja2.sandbox.ImmutableSandboxedEnvironment):
             name = __obj.__name__
             if name == "join" and len(args) == 1:
                 return budget.joined(receiver, budget.counted(_texts(args[0])))
-            budget.check_method(name, receiver, (*args, *kwargs.values()))
+            check_method(budget, name, receiver, (*args, *kwargs.values()))
         return budget.made(super().call(__context, __obj, *args, **kwargs))
 
 
@@ -287,17 +291,21 @@ def _is_constant(items: Sequence[nodes.Node]) -> bool:
     return all(isinstance(item, nodes.Const) for item in items)
 
 
-def _metered(function: Any, *, goes_through: bool) -> Any:  # filters have any signature
-    """Return the filter or test *function*, counted; each item as well if it *goes_through* them.
+def _metered(
+    function: Any, check: Callable[..., None] | None = None, *, goes_through: bool = False
+) -> Any:  # filters and tests have any signature
+    """Return *function*, counted and checked; each item as well if it *goes_through* them.
 
     Attribute `jinja_pass_arg` says that an argument of Jinja's comes before the value.
     """
     place = 0 if getattr(function, "jinja_pass_arg", None) is None else 1
 
-    @functools.wraps(function)
+    @functools.wraps(function, assigned=())
     def metered(*args: Any, **kwargs: Any) -> Any:
         budget = _spending.get()
         budget.tick()
+        if check is not None:
+            check(budget, *args[place:], **kwargs)
         if goes_through:
             args = (*args[:place], budget.counted(iter(args[place])), *args[place + 1 :])
         return budget.made(function(*args, **kwargs))
@@ -305,36 +313,13 @@ def _metered(function: Any, *, goes_through: bool) -> Any:  # filters have any s
     return metered
 
 
-# Filters whose results can be much larger than what goes in, with Jinja's own parameters.
-
-
-def _batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> Any:
-    _spending.get().check_widths(linecount)
-    return jinja2.filters.do_batch(value, linecount, fill_with)
-
-
-def _center(value: object, width: int = 80) -> str:
-    _spending.get().check_widths(width)
-    return _spending.get().text(value).center(width)
+def _plain(value: object) -> str:
+    return _spending.get().text(value)
 
 
 def _escape(value: object) -> str:
     # A plain text: Jinja's own kind escapes again whatever is added to it.
-    return str(jinja2.filters.escape(str(value)))
-
-
-def _format(value: object, *args: Any, **kwargs: Any) -> str:
-    budget = _spending.get()
-    pattern = budget.text(value)
-    budget.check_percent(pattern, kwargs or args)
-    return pattern % (kwargs or args)
-
-
-def _indent(s: object, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    budget = _spending.get()
-    text = budget.text(s)
-    budget.check_indent(text, width)
-    return jinja2.filters.do_indent(text, width, first, blank)
+    return html.escape(str(value)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
 
 
 @jinja2.pass_environment
@@ -350,89 +335,30 @@ def _join(
     return budget.joined(budget.text(d), value)
 
 
-def _replace(s: object, old: object, new: object, count: int | None = None) -> str:
-    budget = _spending.get()
-    text, old_text, new_text = (budget.text(value) for value in (s, old, new))
-    budget.check_replace(text, old_text, new_text)
-    return text.replace(old_text, new_text, -1 if count is None else count)
-
-
-def _round(value: float, precision: int = 0, method: Any = "common") -> float:
-    _spending.get().check_digits(precision)
-    return jinja2.filters.do_round(value, precision, method)
-
-
-def _slice(value: Iterable[Any], slices: int, fill_with: Any = None) -> Any:
-    _spending.get().check_widths(slices)
-    return jinja2.filters.sync_do_slice(list(value), slices, fill_with)
-
-
-@jinja2.pass_environment
-def _sum(
-    environment: jinja2.Environment,
-    iterable: Iterable[Any],
-    attribute: str | int | None = None,
-    start: float = 0,
-) -> Any:
-    if not isinstance(start, int | float):
-        raise TypeError("sum adds numbers only")  # Lists would be copied again for every item.
-    return jinja2.filters.sync_do_sum(environment, iterable, attribute, start)
-
-
 def _to_json(
     value: object,
     ensure_ascii: bool = False,
     indent: int | None = None,
-    separators: Sequence[str] | None = None,
+    separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     # Jinja's own filter escapes for HTML, which a model has never seen in training.
-    if isinstance(indent, int) and indent > _JSON_INDENT_MAX:
-        raise ValueError(f"tojson indents by at most {_JSON_INDENT_MAX}")
-    if isinstance(indent, str) or any(len(text) > _JSON_INDENT_MAX for text in separators or ()):
-        raise ValueError("tojson takes a number to indent by, and short separators")
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
         indent=indent,
-        separators=(separators[0], separators[1]) if separators else None,
+        separators=separators,
         sort_keys=sort_keys,
     )
 
 
-def _trim(value: object, chars: str | None = None) -> str:
-    text = _spending.get().text(value)
-    _spending.get().check_search(text, chars)
-    return text.strip(chars)
-
-
-def _piecewise(function: Callable[[Any], str]) -> Callable[[Any], str]:
-    def bounded(value: Any) -> str:
-        if isinstance(value, str) and len(value) > _PIECEWISE_CHARS_MAX:
-            raise broken("it takes apart a text that is too long")
-        return str(function(value))
-
-    return bounded
-
-
-_FILTERS: Final[Mapping[str, Any]] = {
-    "batch": _batch,
-    "center": _center,
+_OWN_FILTERS: Final[Mapping[str, Any]] = {
     "e": _escape,
     "escape": _escape,
     "forceescape": _escape,
-    "format": _format,
-    "indent": _indent,
     "join": _join,
-    "replace": _replace,
-    "round": _round,
-    "safe": str,
-    "slice": _slice,
-    "sum": _sum,
-    "title": _piecewise(string.capwords),
+    "safe": _plain,
     "tojson": _to_json,
-    "trim": _trim,
-    "urlencode": _piecewise(jinja2.filters.do_urlencode),
 }
 
 _environment: Final = _Bounded()

@@ -27,6 +27,8 @@ PLAIN_TEMPLATE: Final = "{{ .Prompt }}"
 
 _TEMPLATES_CACHED: Final = 64
 _JINJA_MARK: Final = "{%"
+_TOKENS_ADDED_MAX: Final = 3
+"""What tokenizers add to a text: its begin, its end, and some a space in front."""
 
 Message = Mapping[str, Any]
 """One message as the API has it: `role`, `content` and what else there is."""
@@ -109,8 +111,9 @@ class Renderer:
     def _jinja(self, messages: Sequence[Message], tools: Sequence[Any], think: Think) -> str:
         facts = self._model.facts
         begun = ""
-        if messages and messages[-1]["role"] == "assistant" and messages[-1].get("content"):
-            begun = messages[-1]["content"]
+        last = messages[-1] if messages else {}
+        if last.get("role") == "assistant" and last.get("content") and not last.get("tool_calls"):
+            begun = last["content"]
             messages = messages[:-1]
         variables: dict[str, Any] = {
             "messages": [_jinja_message(message) for message in messages],
@@ -215,15 +218,16 @@ async def fit(
     """
     prompt = render(messages)
     # A token has at least one byte, so a short text needs no counting.
-    if len(prompt.text.encode()) + 1 < n_ctx:
+    if len(prompt.text.encode()) + _TOKENS_ADDED_MAX < n_ctx:
         return prompt, 0
     n_tokens = len(await tokenize(prompt.text))
     if n_tokens < n_ctx:
         return prompt, 0
-    too_few, enough = 0, max(len(messages) - 1, 0)
+    droppable = [n for n, message in enumerate(messages[:-1]) if message["role"] != "system"]
+    too_few, enough = 0, len(droppable)
     best: Prompt | None = None
     if may_truncate and enough:
-        best = render(_without_oldest(messages, enough))
+        best = render(_without(messages, droppable))
         n_tokens = len(await tokenize(best.text))
     if best is None or n_tokens >= n_ctx:
         raise ContextTooLong(
@@ -233,7 +237,7 @@ async def fit(
     # The fewest messages to leave out, by bisection: each try costs a rendering and a tokenizing.
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        tried = render(_without_oldest(messages, middle))
+        tried = render(_without(messages, droppable[:middle]))
         if len(await tokenize(tried.text)) < n_ctx:
             best, enough = tried, middle
         else:
@@ -241,9 +245,6 @@ async def fit(
     return best, enough
 
 
-def _without_oldest(messages: Sequence[Message], dropped: int) -> list[Message]:
-    return [
-        message
-        for index, message in enumerate(messages)
-        if index >= dropped or message["role"] == "system"
-    ]
+def _without(messages: Sequence[Message], dropped: Sequence[int]) -> list[Message]:
+    gone = frozenset(dropped)
+    return [message for index, message in enumerate(messages) if index not in gone]
