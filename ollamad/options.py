@@ -121,6 +121,9 @@ RETIRED_OPTIONS: Final = frozenset(
 )  # fmt: skip
 """Names that clients still send and that no longer do anything."""
 
+NUMBER_MIN: Final = -(2**31)
+NUMBER_MAX: Final = 2**32 - 1
+"""What a number may be: llama.cpp takes 32 bits, signed ones except for the seed."""
 STOPS_MAX: Final = 64
 """Stop texts one request may give."""
 STOP_CHARS_MAX: Final = 1024
@@ -162,11 +165,12 @@ def option_value(name: str, spec: OptionSpec, value: object) -> object:
 
 
 def _number(name: str, spec: OptionSpec, value: float) -> float:
-    if not math.isfinite(value):
+    # A whole number of JSON may be too large for a float, hence no isfinite for it.
+    if not isinstance(value, int) and not math.isfinite(value):
         raise UnsupportedOption(f'option "{name}" must be a finite number')
+    if not NUMBER_MIN <= value <= NUMBER_MAX:
+        raise UnsupportedOption(f'option "{name}" must be between {NUMBER_MIN} and {NUMBER_MAX}')
     number = int(value) if spec.type is OptionType.INTEGER else float(value)
-    if not -(2**31) <= number < 2**32:
-        raise UnsupportedOption(f'option "{name}" is out of range: {value}')
     if spec.minimum is not None and number < spec.minimum:
         raise UnsupportedOption(f'option "{name}" must be at least {spec.minimum:g}, got {value}')
     return number

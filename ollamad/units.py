@@ -14,6 +14,9 @@ KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
+DURATION_CHARS_MAX: Final = 128
+"""A longer text is no duration that anybody means; reading it would keep everyone waiting."""
+
 FOREVER_S: Final = math.inf
 """The keep-alive of a model that stays until it is unloaded or evicted."""
 
@@ -27,8 +30,8 @@ _DURATION_UNITS_S: Final = {
     "m": 60.0,
     "h": 3600.0,
 }
-_DURATION_TERM: Final = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
-_BYTES: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_DURATION_TERM: Final = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)", re.ASCII)
+_BYTES: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE | re.ASCII)
 _DECIMAL_UNITS: Final = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "KB"))
 _BINARY_UNITS: Final = ((1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 
@@ -38,9 +41,11 @@ def parse_duration_s(text: str) -> float:
 
     Raises ValueError with Go's wording, which clients of Ollama show to people.
     """
+    if len(text) > DURATION_CHARS_MAX:
+        raise ValueError(f'time: invalid duration "{text[:DURATION_CHARS_MAX]}..."')
     body = text.strip()
     sign = -1.0 if body.startswith("-") else 1.0
-    body = body.lstrip("+-") if body[:1] in {"+", "-"} else body
+    body = body[1:] if body[:1] in {"+", "-"} else body
     if body == "0":
         return 0.0
     if not body:
@@ -67,7 +72,10 @@ def keep_alive_s(value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"Unsupported type: '{_go_type(value)}'")  # noqa: TRY004 - a caller's value
-    seconds = parse_duration_s(value) if isinstance(value, str) else float(value)
+    try:
+        seconds = parse_duration_s(value) if isinstance(value, str) else float(value)
+    except OverflowError:
+        return FOREVER_S  # JSON knows whole numbers of any size.
     if math.isnan(seconds):
         raise ValueError('time: invalid duration "NaN"')
     return FOREVER_S if seconds < 0 else seconds
@@ -95,7 +103,10 @@ def parse_bytes(text: str) -> int:
         raise ValueError(f'"{text}" is not an amount of memory, try 512MiB or 2GB')
     number, prefix, binary = found.groups()
     base = 1024 if binary else 1000
-    return int(float(number) * base ** " KMGT".index(prefix.upper() or " "))
+    n_bytes = float(number) * base ** " KMGT".index(prefix.upper() or " ")
+    if math.isinf(n_bytes):
+        raise ValueError("that is more than any amount of memory, try 512MiB or 2GB")
+    return int(n_bytes)
 
 
 def format_bytes_decimal(n_bytes: int) -> str:

@@ -38,11 +38,12 @@ class Channel(Generic[Incoming, Outgoing]):
         self._dead: Exception | None = None
 
     async def send(self, message: Outgoing) -> None:
-        """Send one message whole. Raises ChannelClosed.
+        """Send one message whole. Raises ChannelClosed, or ProtocolBroken for what has no frame.
 
         Cancellation in the middle of a frame kills the channel: half a frame cannot be taken back.
+        A message that has no frame was not sent at all, and the channel lives on.
         """
-        frame = encode_frame(self._encode(message))
+        frame = encode_frame(self._encoded(message))
         async with self._sending:
             self._check()
             sent = False
@@ -76,7 +77,8 @@ class Channel(Generic[Incoming, Outgoing]):
                 raise self._died(exc) from None
         try:
             message: Incoming = self._decode(self._received.popleft())
-        except (msgspec.DecodeError, msgspec.ValidationError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            self._received.clear()  # Nothing that follows nonsense is trusted.
             raise self._died(ProtocolBroken(f"not a message of this protocol: {exc}")) from exc
         return message
 
@@ -84,6 +86,13 @@ class Channel(Generic[Incoming, Outgoing]):
         """Close the stream."""
         self._dead = self._dead or ChannelClosed("closed here")
         await self._stream.aclose()
+
+    def _encoded(self, message: Outgoing) -> bytes:
+        try:
+            return self._encode(message)
+        except (UnicodeEncodeError, OverflowError) as exc:
+            # Prompts hold what clients wrote: half a surrogate pair, a token id of thirty digits.
+            raise ProtocolBroken(f"a message cannot be encoded: {exc}") from exc
 
     def _died(self, reason: Exception) -> Exception:
         self._dead = reason

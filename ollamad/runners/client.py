@@ -16,6 +16,7 @@ import trio
 from ollamad.errors import (
     ContextTooLong,
     GenerationFailed,
+    InvalidBody,
     OllamadError,
     ProtocolBroken,
     RunnerCrashed,
@@ -102,6 +103,8 @@ class RunnerClient:
                 await self._channel.send(message)
             except ChannelClosed:
                 return  # The reader sees the end of the stream as well, and says so.
+            except ProtocolBroken as exc:
+                self._unsendable(message, exc)
 
     def _dispatch(self, message: FromRunner) -> None:
         match message:
@@ -115,7 +118,7 @@ class RunnerClient:
                 if (mailbox := self._mailboxes.pop(message.id, None)) is not None:
                     mailbox.close(message)
             case Failed():
-                self._failed(message)
+                self._fail(message.id, error_of(message))
             case Tokenized():
                 if (answer := self._tokenized.pop(message.id, None)) is not None:
                     answer.set(message.tokens)
@@ -128,11 +131,26 @@ class RunnerClient:
             case _:
                 assert_never(message)
 
-    def _failed(self, message: Failed) -> None:
-        error = error_of(message)
-        if (mailbox := self._mailboxes.pop(message.id, None)) is not None:
+    def _unsendable(self, message: ToRunner, reason: ProtocolBroken) -> None:
+        """Answer in the runner's place: it never hears of what no frame can hold.
+
+        One request's text must not end the connection that all requests use.
+        """
+        match message:
+            case Generate() | Tokenize():
+                text = f"the request cannot be handed to the model: {reason}"
+                self._fail(message.id, InvalidBody(text))
+            case Load():
+                self._on_life(LoadFailed(FailureCode.BAD_REQUEST, str(reason)))
+            case Cancel() | Shutdown():
+                raise reason
+            case _:
+                assert_never(message)
+
+    def _fail(self, request_id: RequestId, error: OllamadError) -> None:
+        if (mailbox := self._mailboxes.pop(request_id, None)) is not None:
             mailbox.close(error)
-        elif (answer := self._tokenized.pop(message.id, None)) is not None:
+        elif (answer := self._tokenized.pop(request_id, None)) is not None:
             answer.set(error)
 
     def load(self, plan: LoadPlan) -> None:

@@ -45,8 +45,9 @@ def plans(
     """
     runner = defaults.runner
     n_ctx = clamp_n_ctx(options.n_ctx or runner.n_ctx or N_CTX_AUTO, subject)
-    n_slots = runner.n_slots or N_SLOTS_AUTO
     n_batch = min(options.n_batch or runner.n_batch or N_BATCH_AUTO, max(n_ctx, 1))
+    # A slot that finds no token's room in any batch would wait for others' answers to end.
+    n_slots = min(runner.n_slots or N_SLOTS_AUTO, n_batch)
     use_mmap = options.use_mmap if options.use_mmap is not None else runner.use_mmap
     while n_slots >= 1:
         plan = LoadPlan(

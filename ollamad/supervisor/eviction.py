@@ -11,7 +11,7 @@ from ollamad.supervisor.residents import Resident
 def choose_victims(
     candidates: Sequence[Resident], needed: Amounts, budget: Budget
 ) -> list[Resident] | None:
-    """Return the fewest runners whose leaving makes room for *needed*, or `None`.
+    """Return runners whose leaving makes room for *needed*, none in vain, or `None`.
 
     1. Those idle longest go first.
     2. A chosen one stays in its place if the others make enough room without it.

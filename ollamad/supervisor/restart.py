@@ -8,6 +8,7 @@ machine busy with loading it.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,7 @@ class RestartPolicy:
     """The limits."""
 
     failures_max: int
-    """Failures within the window that are forgiven."""
+    """As many failures within the window start a cooling; fewer are forgiven."""
     window_s: float
     cooling_s: float
 
@@ -27,25 +28,26 @@ class FailureHistory:
     policy: RestartPolicy
     failed_at: list[float] = dataclasses.field(default_factory=list)
     last_reason: str = ""
+    cools_until: float = -math.inf
+    """When the last cooling is over. Kept, not computed from the failures: those are forgotten by
+    the window, which may end in the middle of a cooling."""
 
     def record(self, reason: str, now: float) -> None:
         """Add a failure."""
         self._forget_old(now)
         self.failed_at.append(now)
         self.last_reason = reason
+        if len(self.failed_at) >= self.policy.failures_max:
+            self.cools_until = now + self.policy.cooling_s
 
     def cooling_until(self, now: float) -> float | None:
         """Return when the model may be started again, or `None` if it may be now."""
-        self._forget_old(now)
-        if len(self.failed_at) < self.policy.failures_max:
-            return None
-        until = self.failed_at[-1] + self.policy.cooling_s
-        return until if until > now else None
+        return self.cools_until if self.cools_until > now else None
 
     def is_forgotten(self, now: float) -> bool:
-        """Nothing within the window is left to remember."""
+        """Nothing within the window is left to remember, and no cooling goes on."""
         self._forget_old(now)
-        return not self.failed_at
+        return not self.failed_at and self.cools_until <= now
 
     def _forget_old(self, now: float) -> None:
         self.failed_at = [at for at in self.failed_at if now - at < self.policy.window_s]

@@ -22,7 +22,7 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     shorter = min(len(left), len(right))
     if left[:shorter] == right[:shorter]:
         return shorter  # The common case, decided by one comparison in C.
-    return next(i for i in range(shorter) if left[i] != right[i])
+    return next((i for i in range(shorter) if left[i] != right[i]), shorter)
 
 
 def choose_slot(idle: Sequence[IdleSlot], prompt: Sequence[int]) -> tuple[int, int]:

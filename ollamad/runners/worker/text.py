@@ -11,6 +11,9 @@ class TextAssembler:
 
     What could still become a stop text is held back; so are the first bytes of a character whose
     rest has not come. Bytes that are no UTF-8 at all become U+FFFD.
+
+    The stop text that is complete first ends the answer, among those complete at the same
+    character the longest: so the answer does not depend on how the model cut it into tokens.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -21,7 +24,9 @@ class TextAssembler:
         """A stop text was completed; nothing more belongs to the answer."""
 
     def feed(self, piece: bytes) -> str:
-        """Return the text that is certain after *piece*."""
+        """Return the text that is certain after *piece*; nothing once a stop was completed."""
+        if self.is_stopped:
+            return ""
         text = self._decoder.decode(piece)
         if not self._stops:
             return text
@@ -35,10 +40,11 @@ class TextAssembler:
         return held
 
     def _release(self, text: str) -> str:
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
             self.is_stopped, self._held = True, ""
-            return text[: min(found)]
+            _end, begin = min(found)
+            return text[:begin]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -80,7 +80,7 @@ def test_output_has_a_limit(template: str) -> None:
         "Half": "x" * (TEXT_CHARS_MAX // 2),
         "Wide": "%[1]99999d" * 1000,
     }
-    with pytest.raises(TemplateBroken, match="characters|steps"):
+    with pytest.raises(TemplateBroken, match=r"characters|steps"):
         parse(template).render(data)
 
 
