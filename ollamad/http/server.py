@@ -7,11 +7,16 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import hypercorn.config
-import hypercorn.trio
 import trio
+from hypercorn.events import Event, Updated
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
 
 from ollamad.errors import StartupError
 from ollamad.http.scope import AsgiApp
@@ -59,6 +64,26 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class _Connection(TCPServer):
+    """Hypercorn's connection, which ends when its client has closed it.
+
+    Hypercorn's own keeps the task and the socket of a closed connection until the idle timer is
+    over, since the timer lives in the nursery that the connection's end waits for.
+    """
+
+    _is_over = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._is_over = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        # A request that ends after its client has left must not start the timer again.
+        if not (self._is_over and isinstance(event, Updated)):
+            await super().protocol_send(event)
+
+
 async def serve_http(
     app: AsgiApp,
     listener: socket.socket,
@@ -69,32 +94,32 @@ async def serve_http(
 ) -> None:
     """Serve *app* until *shutdown* returns, then let open requests end, within a limit."""
     config = hypercorn.config.Config()
-    config.bind = [f"fd://{listener.detach()}"]  # Hypercorn owns and closes it from here on.
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.h11_max_incomplete_size = HEADER_BYTES_MAX
     config.keep_alive_timeout = IDLE_CONNECTION_S
-    config.graceful_timeout = drain_timeout_s
     config.include_server_header = False
-    config.backlog = BACKLOG
-
-    async with trio.open_nursery() as nursery:
-        # Hypercorn announces its addresses; whoever started us only needs to know that it listens.
-        await nursery.start(_serve, app, config, shutdown)
-        task_status.started()
-
-
-async def _serve(
-    app: AsgiApp,
-    config: hypercorn.config.Config,
-    shutdown: Callable[[], Awaitable[None]],
-    *,
-    task_status: trio.TaskStatus[Any],  # hypercorn's list of addresses
-) -> None:
-    await hypercorn.trio.serve(
-        app,  # type: ignore[arg-type]
+    context = WorkerContext(None)
+    connection = partial(
+        _Connection,
+        wrap_app(app, config.wsgi_max_body_size, "asgi"),  # type: ignore[arg-type]
         config,
-        shutdown_trigger=shutdown,
-        task_status=task_status,
-        mode="asgi",
+        context,
+        ConnectionState({}),
     )
+    listener.setblocking(False)
+    async with trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as accepting:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accept:
+                await accept.start(
+                    partial(
+                        trio.serve_listeners, connection, [accepting], handler_nursery=connections
+                    )
+                )
+                task_status.started()
+                await shutdown()
+                accept.cancel_scope.cancel()
+            # No new connections from here on; idle ones close, answers end.
+            await accepting.aclose()
+            await context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + drain_timeout_s

@@ -417,3 +417,25 @@ def test_head_is_answered_without_a_body(web: httpx.Client, path: str) -> None:
 
     assert answer.status_code == 200
     assert answer.content == b""
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["after an answer", "in the middle of one"])
+def test_a_closed_connection_gives_its_descriptor_back(
+    web: httpx.Client, daemon: DaemonProcess, leaves: bool
+) -> None:
+    process = psutil.Process(daemon.process.pid)
+    chat(web, "warm up", n=1)
+    before = process.num_fds()
+    for _ in range(20):
+        with httpx.Client(base_url=daemon.url, timeout=PATIENCE_S) as client:
+            client.get("/api/version")
+            if leaves:
+                with client.stream("POST", "/api/chat", json=chat_body("hello")) as answer:
+                    next(answer.iter_lines())
+
+    # Closing crosses the loopback and the daemon's loop: ask until it shows, but not for ever.
+    for _ in range(500):
+        if process.num_fds() <= before + 1:
+            break
+        web.get("/api/version")
+    assert process.num_fds() <= before + 1
