@@ -38,14 +38,16 @@ _LEVEL_MARKS: Final = {2: b"I", 3: b"W", 4: b"E"}
 """llama.cpp's levels that are passed on. Its debug lines, hundreds for a load, are not; nor are
 continuations, which are progress dots: half a line would be logged as a line of its own."""
 
-_INTERRUPTED: Final = b"failed to decode, ret = 2"
-"""What llama.cpp calls an error when we interrupt it for a client that has left."""
+_FALSE_ALARMS: Final = (
+    b"failed to decode, ret = 2",  # We interrupted it, for a client that has left.
+    b"possible training context overflow",  # It counts the cells of all sequences together.
+)
 
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _log_to_stderr(level: int, text: bytes, _data: object) -> None:
     mark = _LEVEL_MARKS.get(level)
-    if mark is not None and text.strip() and _INTERRUPTED not in text:
+    if mark is not None and text.strip() and not any(alarm in text for alarm in _FALSE_ALARMS):
         os.write(2, mark + b" " + text.rstrip() + b"\n")
 
 
