@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+
+from ollamad.errors import ProtocolBroken
+from ollamad.gpu.budget import Budget
+from ollamad.gpu.devices import HOST, DeviceFacts, DeviceId, DeviceReading
+
+GPU = DeviceId("GPU-1")
+
+
+def a_budget(*, host: int = 100, gpu: int = 50, host_headroom: int = 10) -> Budget:
+    devices = [
+        DeviceFacts(device=HOST, name="host", capacity_bytes=host),
+        DeviceFacts(device=GPU, name="gpu", capacity_bytes=gpu),
+    ]
+    return Budget(devices, {HOST: host_headroom})
+
+
+def reading(used_bytes: int, device: DeviceId = HOST) -> DeviceReading:
+    return DeviceReading(device=device, used_bytes=used_bytes)
+
+
+def test_free_is_capacity_less_headroom_less_others_less_reservations() -> None:
+    budget = a_budget()
+    budget.take_reading(reading(20))
+    budget.reserve("a", {HOST: 30})
+
+    assert budget.devices == (HOST, GPU)
+    assert budget.free_bytes(HOST) == 100 - 10 - 20 - 30
+    assert budget.ceiling_bytes(HOST) == 100 - 10 - 20
+    assert budget.reserved_bytes(HOST) == 30
+    assert budget.free_bytes(GPU) == budget.ceiling_bytes(GPU) == 50
+
+
+@pytest.mark.parametrize(
+    ("amounts", "fits", "could_fit"),
+    [
+        ({}, True, True),
+        ({HOST: 50}, True, True),
+        ({HOST: 51}, False, True),
+        ({HOST: 90}, False, True),
+        ({HOST: 91}, False, False),
+        ({HOST: 50, GPU: 50}, True, True),
+        ({HOST: 50, GPU: 51}, False, False),
+    ],
+)
+def test_what_fits_now_is_told_from_what_could_ever_fit(
+    amounts: dict[DeviceId, int], fits: bool, could_fit: bool
+) -> None:
+    budget = a_budget()
+    budget.reserve("a", {HOST: 40})
+
+    assert budget.fits(amounts) is fits
+    assert budget.could_fit(amounts) is could_fit
+
+
+def test_a_reservation_that_does_not_fit_is_a_bug_and_changes_nothing() -> None:
+    budget = a_budget()
+
+    with pytest.raises(ProtocolBroken, match="does not fit"):
+        budget.reserve("a", {HOST: 1, GPU: 51})
+
+    assert budget.reserved_bytes(HOST) == budget.reserved_bytes(GPU) == 0
+
+
+def test_releasing_is_idempotent_and_touches_only_the_holder() -> None:
+    budget = a_budget()
+    budget.reserve("a", {HOST: 10, GPU: 10})
+    budget.reserve("b", {HOST: 5})
+
+    for _ in range(2):
+        budget.release("a")
+
+    assert (budget.reserved_bytes(HOST), budget.reserved_bytes(GPU)) == (5, 0)
+
+
+def test_what_a_load_measures_replaces_its_estimate() -> None:
+    budget = a_budget()
+    budget.reserve("a", {HOST: 40})
+    budget.correct("a", {HOST: 30}, {HOST: 25})
+
+    assert budget.reserved_bytes(HOST) == 30
+
+
+def test_our_own_measured_use_is_not_what_others_use() -> None:
+    budget = a_budget()
+    budget.reserve("a", {HOST: 40})
+    budget.correct("a", {HOST: 30}, {HOST: 25})
+
+    budget.take_reading(reading(35))
+    assert budget.others_bytes(HOST) == 10
+    budget.take_reading(reading(20))
+    assert budget.others_bytes(HOST) == 0
+
+    budget.release("a")
+    budget.take_reading(reading(20))
+    assert budget.others_bytes(HOST) == 20
+
+
+def test_a_correction_for_nobody_changes_nothing() -> None:
+    budget = a_budget()
+    budget.correct("gone", {HOST: 30}, {HOST: 30})
+    budget.take_reading(reading(30))
+
+    assert budget.reserved_bytes(HOST) == 0
+    assert budget.others_bytes(HOST) == 30
+
+
+def test_when_others_take_what_we_hold_free_is_negative_and_the_ceiling_is_not() -> None:
+    budget = a_budget()
+    budget.reserve("a", {HOST: 60})
+    budget.take_reading(reading(95))
+
+    assert budget.free_bytes(HOST) == -65
+    assert budget.ceiling_bytes(HOST) == 0
+    assert not budget.fits({HOST: 0})
+
+
+def test_a_reading_of_a_device_that_is_not_ours_is_ignored() -> None:
+    budget = a_budget()
+    budget.take_reading(reading(5, DeviceId("GPU-9")))
+
+    assert budget.others_bytes(GPU) == 0

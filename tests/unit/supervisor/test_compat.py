@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from ollamad.config import RunnerConfig
+from ollamad.options import LoadOptions
+from ollamad.runners.protocol import LoadPlan
+from ollamad.supervisor.compat import (
+    N_BATCH_AUTO,
+    N_CTX_AUTO,
+    N_CTX_MIN,
+    N_SLOTS_AUTO,
+    PlanDefaults,
+    clamp_n_ctx,
+    plans,
+    serves,
+)
+from ollamad.supervisor.events import Subject
+from tests.values import N_CTX_TRAIN, a_subject
+
+SUBJECT = a_subject()
+UNKNOWN_LENGTH = dataclasses.replace(
+    SUBJECT, facts=dataclasses.replace(SUBJECT.facts, n_ctx_train=0)
+)
+
+
+def all_plans(
+    options: LoadOptions | None = None,
+    *,
+    runner: RunnerConfig | None = None,
+    subject: Subject = SUBJECT,
+) -> list[LoadPlan]:
+    defaults = PlanDefaults(runner or RunnerConfig(), n_cores=6)
+    return [plan for plan, _ in plans(subject, options or LoadOptions(), defaults)]
+
+
+@pytest.mark.parametrize(
+    ("subject", "n_ctx", "clamped"),
+    [
+        (SUBJECT, 2048, 2048),
+        (SUBJECT, N_CTX_TRAIN, N_CTX_TRAIN),
+        (SUBJECT, N_CTX_TRAIN + 1, N_CTX_TRAIN),
+        (SUBJECT, 1, N_CTX_MIN),
+        (UNKNOWN_LENGTH, 10**6, 10**6),
+        (UNKNOWN_LENGTH, 1, N_CTX_MIN),
+    ],
+)
+def test_a_context_is_kept_within_what_the_model_was_trained_for(
+    subject: Subject, n_ctx: int, clamped: int
+) -> None:
+    assert clamp_n_ctx(n_ctx, subject) == clamped
+
+
+def test_without_any_statement_a_plan_takes_the_daemons_own_values() -> None:
+    first = all_plans()[0]
+
+    assert (first.n_ctx, first.n_slots, first.n_batch) == (N_CTX_AUTO, N_SLOTS_AUTO, N_BATCH_AUTO)
+    assert (first.n_threads, first.use_mmap, first.embedding) == (6, True, False)
+    assert first.model_path == SUBJECT.model_path
+
+
+@pytest.mark.parametrize(
+    ("options", "runner", "expected"),
+    [
+        (LoadOptions(n_ctx=2048), RunnerConfig(n_ctx=1024), {"n_ctx": 2048}),
+        (LoadOptions(), RunnerConfig(n_ctx=1024), {"n_ctx": 1024}),
+        (LoadOptions(n_batch=64), RunnerConfig(n_batch=256), {"n_batch": 64}),
+        (LoadOptions(), RunnerConfig(n_batch=256), {"n_batch": 256}),
+        (LoadOptions(n_ctx=100), RunnerConfig(), {"n_batch": 100}),
+        (LoadOptions(n_threads=3), RunnerConfig(n_threads=2), {"n_threads": 3}),
+        (LoadOptions(n_threads=0), RunnerConfig(n_threads=2), {"n_threads": 2}),
+        (LoadOptions(use_mmap=False), RunnerConfig(use_mmap=True), {"use_mmap": False}),
+        (LoadOptions(), RunnerConfig(use_mmap=False), {"use_mmap": False}),
+        (LoadOptions(), RunnerConfig(kv_type="q8_0"), {"kv_type": "q8_0"}),
+    ],
+)
+def test_a_request_overrides_the_configuration(
+    options: LoadOptions, runner: RunnerConfig, expected: dict[str, Any]
+) -> None:
+    first = all_plans(options, runner=runner)[0]
+
+    assert {name: getattr(first, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "runner", "n_slots"),
+    [
+        (LoadOptions(), RunnerConfig(), [4, 2, 1]),
+        (LoadOptions(), RunnerConfig(n_slots=3), [3]),
+        (LoadOptions(n_batch=1), RunnerConfig(), [1]),
+        (LoadOptions(n_batch=3), RunnerConfig(), [3, 1]),
+        (LoadOptions(n_batch=2), RunnerConfig(n_slots=8), [2]),
+    ],
+    ids=["halved", "configured", "one-token-batches", "small-batches", "configured-too-many"],
+)
+def test_slots_are_halved_unless_configured_and_never_more_than_a_batch_has_tokens(
+    options: LoadOptions, runner: RunnerConfig, n_slots: list[int]
+) -> None:
+    assert [plan.n_slots for plan in all_plans(options, runner=runner)] == n_slots
+
+
+def test_plans_with_fewer_slots_need_less() -> None:
+    defaults = PlanDefaults(RunnerConfig(), n_cores=1)
+
+    needed = [demand.total_bytes for _, demand in plans(SUBJECT, LoadOptions(), defaults)]
+
+    assert needed == sorted(set(needed), reverse=True)
+
+
+def test_a_model_that_embeds_is_planned_so() -> None:
+    facts = dataclasses.replace(SUBJECT.facts, pooling_type=1)
+
+    assert all_plans(subject=dataclasses.replace(SUBJECT, facts=facts))[0].embedding
+
+
+@pytest.mark.parametrize("n_ctx", [None, 1, 100, 2048, N_CTX_TRAIN, 10**6])
+@pytest.mark.parametrize("n_batch", [None, 1, 64, 4096])
+@pytest.mark.parametrize("use_mmap", [None, True, False])
+@pytest.mark.parametrize("n_threads", [None, 0, 2])
+def test_every_plan_serves_the_request_it_was_made_for(
+    n_ctx: int | None, n_batch: int | None, use_mmap: bool | None, n_threads: int | None
+) -> None:
+    """Otherwise its runner would be loaded, found unfit, and loaded again without end."""
+    options = LoadOptions(n_ctx=n_ctx, n_batch=n_batch, use_mmap=use_mmap, n_threads=n_threads)
+
+    made = all_plans(options)
+
+    assert made
+    assert all(serves(plan, SUBJECT, options) for plan in made)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_served"),
+    [
+        (LoadOptions(), True),
+        (LoadOptions(n_ctx=2048), True),
+        (LoadOptions(n_ctx=2047), False),
+        (LoadOptions(n_batch=256), True),
+        (LoadOptions(n_batch=255), False),
+        (LoadOptions(n_threads=3), True),
+        (LoadOptions(n_threads=0), True),
+        (LoadOptions(n_threads=4), False),
+        (LoadOptions(use_mmap=True), True),
+        (LoadOptions(use_mmap=False), False),
+        (LoadOptions(n_ctx=2048, n_batch=256, n_threads=3, use_mmap=True), True),
+        (LoadOptions(n_ctx=2048, n_batch=256, n_threads=4, use_mmap=True), False),
+    ],
+)
+def test_only_a_stated_option_forces_a_reload(options: LoadOptions, is_served: bool) -> None:
+    stated = LoadOptions(n_ctx=2048, n_batch=256, n_threads=3, use_mmap=True)
+
+    assert serves(all_plans(stated)[0], SUBJECT, options) is is_served
+
+
+def test_a_context_beyond_the_models_is_served_by_the_models() -> None:
+    plan = all_plans(LoadOptions(n_ctx=N_CTX_TRAIN))[0]
+
+    assert serves(plan, SUBJECT, LoadOptions(n_ctx=10**6))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dataclasses.replace(SUBJECT, model_path="/models/other"),
+        dataclasses.replace(SUBJECT, adapter_paths=("/models/adapter",)),
+    ],
+    ids=["weights", "adapter"],
+)
+def test_other_files_are_never_served(other: Subject) -> None:
+    assert not serves(all_plans()[0], other, LoadOptions())
