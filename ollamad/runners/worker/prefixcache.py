@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Final
+
+LOSS_WEIGHT: Final = 0.25
+"""What a cached token that is overwritten counts against one that is saved: it may never be asked
+for again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,18 +33,19 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 def choose_slot(idle: Sequence[IdleSlot], prompt: Sequence[int]) -> tuple[int, int]:
     """Return the slot that saves most of *prompt*, and how many tokens it saves.
 
-    1. The longest common prefix wins.
-    2. Among equals, the one that loses least: the shortest cache, then the least recently used.
+    1. The one with the largest gain: tokens saved, less LOSS_WEIGHT for each token overwritten.
+       All prompts of a model share their first tokens; that must not cost another conversation
+       its cache while a slot is empty.
+    2. Among equals, the least recently used.
 
     The last token of a prompt is always computed, because its logits are needed.
     """
     reusable = max(len(prompt) - 1, 0)
-    best = max(
-        idle,
-        key=lambda slot: (
-            min(common_prefix(slot.cached, prompt), reusable),
-            -len(slot.cached),
-            -slot.last_used,
-        ),
-    )
+
+    def gain(slot: IdleSlot) -> tuple[float, int]:
+        common = common_prefix(slot.cached, prompt)
+        lost = len(slot.cached) - common
+        return min(common, reusable) - LOSS_WEIGHT * lost, -slot.last_used
+
+    best = max(idle, key=gain)
     return best.slot, min(common_prefix(best.cached, prompt), reusable)

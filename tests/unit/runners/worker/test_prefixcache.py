@@ -37,10 +37,12 @@ def test_a_common_prefix_is_counted(left: Sequence[int], right: Sequence[int], c
         ([IdleSlot(0, [9] * 8, 0), IdleSlot(1, [9] * 2, 5)], (1, 0)),
         ([IdleSlot(0, [1, 2, 9, 9], 0), IdleSlot(1, [1, 2, 9], 5)], (1, 2)),
         ([IdleSlot(0, [9], 7), IdleSlot(1, [9], 3)], (1, 0)),
+        ([IdleSlot(0, [1, *[9] * 99], 0), IdleSlot(1, [], 9)], (1, 0)),
     ],
     ids=[
         "some-beats-none", "longest-prefix", "the-last-token-is-computed", "a-longer-cache",
         "shortest-cache-is-lost", "shortest-cache-among-equal-prefixes", "least-recently-used",
+        "an-empty-slot-before-another-conversation",
     ],
 )  # fmt: skip
 def test_the_slot_that_saves_most_is_taken(idle: list[IdleSlot], chosen: tuple[int, int]) -> None:
