@@ -86,7 +86,11 @@ class CoreMachine(RuleBasedStateMachine):
                 self.stop_ordered.add(runner)
             case Grant(ticket, runner):
                 assert ticket in self.waiting, "a ticket was answered twice, or after it left"
-                assert self.core.residents[runner].state is RunnerState.READY
+                # It may have been ordered to drain since, for a later ticket of the same event;
+                # then it drains until this lease is back.
+                resident = self.core.residents[runner]
+                assert resident.state in {RunnerState.READY, RunnerState.DRAINING}
+                assert ticket in resident.leases
                 self.waiting.discard(ticket)
                 self.granted[ticket] = runner
             case Refuse(ticket):
