@@ -34,6 +34,7 @@ QUESTIONS = [
     "Tell me about the moon.",
     "Who was Isaac Newton?",
 ]
+TOPICS = ["the sea", "a dog", "two kings", "a train", "winter", "the moon", "a ship", "bread"]
 PATIENCE_S = 60.0
 
 
@@ -66,7 +67,8 @@ def test_eight_chats_stream_side_by_side(daemon: DaemonProcess) -> None:
     def stream(number: int) -> None:
         with httpx.Client(base_url=daemon.url, timeout=PATIENCE_S) as client:
             barrier.wait(PATIENCE_S)
-            with client.stream("POST", "/api/chat", json=chat_body(QUESTIONS[number])) as answer:
+            body = chat_body(f"Tell me a long story about {TOPICS[number]}.", n=60)
+            with client.stream("POST", "/api/chat", json=body) as answer:
                 for _line in answer.iter_lines():
                     order.append(number)
 

@@ -158,7 +158,11 @@ def test_copies_share_a_runner_and_deleting_one_leaves_the_other(client: ollama.
     client.generate(MODEL, "hi", options=GREEDY)
     assert len(client.ps().models) == 1
 
+    client.generate("twin", "hi", options=GREEDY)
+    assert [model.model for model in client.ps().models] == ["twin:latest"]
     client.delete("twin")
+    # It runs on, and another name of its weights shows it.
+    assert len(client.ps().models) == 1
 
     assert "twin:latest" not in {model.model for model in client.list().models}
     assert client.generate(MODEL, "hi", options=GREEDY).eval_count

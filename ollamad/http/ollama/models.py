@@ -142,20 +142,30 @@ async def _running(doors: Doors) -> list[RunningModel]:
     shown.sort(key=lambda view: -view.expires_at)
     running = []
     for view in shown:
-        try:
-            model = await doors.find(view.name)
-        except OllamadError:
-            continue  # It runs on, but its name was deleted meanwhile: nothing to describe it by.
-        running.append(_running_model(doors, view, model))
+        model = await _model_of(doors, view)
+        if model is not None:
+            running.append(_running_model(doors, view, model))
     return running
+
+
+async def _model_of(doors: Doors, view: ResidentView) -> StoredModel | None:
+    """Return the model that runs: by its name, or by another name of the same weights.
+
+    `None` if all its names were deleted meanwhile: nothing is left to describe it by.
+    """
+    try:
+        return await doors.find(view.name)
+    except OllamadError:
+        stored = await doors.on_files(doors.catalog.list)
+        return next((m for m in stored if m.weights_id == view.weights_id), None)
 
 
 def _running_model(doors: Doors, view: ResidentView, model: StoredModel) -> RunningModel:
     left_s = view.expires_at - trio.current_time()
     left = FOREVER if math.isinf(left_s) else min(timedelta(seconds=left_s), FOREVER)
     return RunningModel(
-        name=view.name,
-        model=view.name,
+        name=model.name.display,
+        model=model.name.display,
         size=view.held_bytes,
         digest=model.digest,
         details=_details(model, parent=False),
