@@ -19,7 +19,6 @@ from ollamad.gpu.budget import Budget
 from ollamad.gpu.devices import HOST
 from ollamad.gpu.host import HostMemory, n_cores
 from ollamad.http.doors import Doors
-from ollamad.http.origins import Origins
 from ollamad.http.routes import build_app
 from ollamad.http.server import is_loopback, open_listener, serve_http
 from ollamad.log import get_logger, set_level
@@ -64,7 +63,6 @@ class Daemon:
         self._supervisor = Supervisor(self._loop)
         self._stop_asked = trio.Event()
         self._connections_over = trio.Event()
-        self._origins: Origins | None = None
         self.listener: socket.socket | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
@@ -171,7 +169,7 @@ class Daemon:
             config=self._config.http,
             clock=SystemWallClock(),
         )
-        app, self._origins = build_app(doors, is_loopback=is_loopback(self._config.http.host))
+        app = build_app(doors, is_loopback=is_loopback(self._config.http.host))
         await serve_http(
             app,
             listener,

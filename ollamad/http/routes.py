@@ -34,8 +34,8 @@ BODY_PATIENCE_S: Final = 60
 _log = logging.getLogger(__name__)
 
 
-def build_app(doors: Doors, *, is_loopback: bool) -> tuple[AsgiApp, Origins]:
-    """Return the application, and its origins, which may be changed while it serves."""
+def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
+    """Return the application with all its wrappers."""
     app = QuartTrio("ollamad", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=None,  # BodyLimit keeps the limit, by path.
@@ -57,7 +57,7 @@ def build_app(doors: Doors, *, is_loopback: bool) -> tuple[AsgiApp, Origins]:
     origins = Origins(
         blobs.BlobDoor(limited, doors), extra=doors.config.origins, is_loopback=is_loopback
     )
-    return Linger(origins), origins
+    return Linger(origins)
 
 
 def _too_large(path: str, limit_bytes: int) -> bytes:

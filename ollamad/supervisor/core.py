@@ -282,7 +282,6 @@ class Core:
 
     def _grant(self, ticket: Ticket, resident: Resident) -> None:
         self.line.answer(ticket, TicketEvent.GRANTED)
-        ticket.runner = resident.runner
         # Of the names that share the weights, the last one used is the one that people look for.
         resident.subject = ticket.subject
         resident.leases.add(ticket.id)

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import Final
 
-from ollamad.errors import OllamadError
 from ollamad.gpu.estimate import MemoryDemand
 from ollamad.gpu.placement import Placement
 from ollamad.modelinfo import WeightsId
@@ -43,8 +42,6 @@ class Resident:
     """When the current state has lasted too long."""
     progress: float = 0.0
     memory: MemoryUse | None = None
-    failure: OllamadError | None = None
-    """Why it leaves, when something went wrong."""
 
     @property
     def weights_id(self) -> WeightsId:

@@ -202,7 +202,6 @@ class Roster:
     def _failed(self, resident: Resident, error: OllamadError, now: float) -> None:
         """Remember why, and tell those who waited for this very load."""
         was_coming = resident.state in COMING
-        resident.failure = error
         history = self._failures.setdefault(
             resident.weights_id, FailureHistory(self._restart_policy)
         )

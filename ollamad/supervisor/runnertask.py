@@ -57,7 +57,6 @@ class RunnerTask:
         self._log = RunnerLog(order.name, lines_kept=config.log_lines_kept)
         self._stop_asked = trio.Event()
         self._client: RunnerClient | None = None
-        self.pid: int | None = None
 
     @property
     def n_ctx(self) -> int:
@@ -82,7 +81,6 @@ class RunnerTask:
             self._post(RunnerExited(self.runner, exc.message))
             self._post(MemoryReturned(self.runner))
             return
-        self.pid = process.pid
         client = self._client = RunnerClient(process.stream, self._life_message)
         status = 0
         try:

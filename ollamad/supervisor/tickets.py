@@ -10,7 +10,7 @@ from typing import Final
 from ollamad.errors import ProtocolBroken
 from ollamad.modelinfo import WeightsId
 from ollamad.options import LoadOptions
-from ollamad.supervisor.events import RunnerId, Subject, TicketId
+from ollamad.supervisor.events import Subject, TicketId
 
 
 class TicketState(enum.Enum):
@@ -61,8 +61,6 @@ class Ticket:
     starves_at: float
     """From when on busy runners may be ordered to drain for it."""
     state: TicketState = TicketState.WAITING
-    runner: RunnerId | None = None
-    """Whom it was granted."""
     needs_room: bool = False
     """It waits for memory or for its model to be reloaded, not just for a load to end."""
 

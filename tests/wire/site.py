@@ -122,5 +122,5 @@ async def a_site(
             config=HttpConfig(),
             clock=FixedClock(),
         )
-        app, _ = build_app(doors, is_loopback=True)
+        app = build_app(doors, is_loopback=True)
         yield Site(app, house, store)

@@ -19,14 +19,13 @@ from ollamad.http.prompt.gotemplate.template import parse as parse_go
 from ollamad.http.prompt.gotemplate.tools import Tool, ToolCall
 from ollamad.http.prompt.jinja import check_template, render_jinja
 from ollamad.modelinfo import StoredModel
-from ollamad.registry.capabilities import prefers_embedded
+from ollamad.registry.capabilities import is_jinja, prefers_embedded
 from ollamad.wallclock import WallClock
 
 PLAIN_TEMPLATE: Final = "{{ .Prompt }}"
 """Ollama's template for a model that has none: the text itself."""
 
 _TEMPLATES_CACHED: Final = 64
-_JINJA_MARK: Final = "{%"
 _TOKENS_ADDED_MAX: Final = 3
 """What tokenizers add to a text: its begin, its end, and some a space in front."""
 
@@ -46,11 +45,6 @@ class Prompt:
 @functools.lru_cache(maxsize=_TEMPLATES_CACHED)
 def _go(text: str) -> Template:
     return parse_go(text)
-
-
-def is_jinja(template: str) -> bool:
-    """Return whether *template* is Jinja rather than Go: only Jinja has statements in `{%`."""
-    return _JINJA_MARK in template
 
 
 def check(template: str) -> None:

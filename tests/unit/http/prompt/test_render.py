@@ -19,10 +19,10 @@ from ollamad.http.prompt.render import (
     check,
     conversation,
     fit,
-    is_jinja,
     template_of,
 )
 from ollamad.modelinfo import StoredMessage, StoredModel
+from ollamad.registry.capabilities import is_jinja
 from tests.unit.http.models import FixedClock, a_model
 
 JINJA = (
