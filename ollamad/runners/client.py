@@ -28,6 +28,9 @@ from ollamad.runners.protocol import (
     Beat,
     Cancel,
     Deltas,
+    Embed,
+    Embedded,
+    EngineGauges,
     Failed,
     FailureCode,
     Finished,
@@ -39,6 +42,8 @@ from ollamad.runners.protocol import (
     LoadFailed,
     LoadPlan,
     LoadProgress,
+    Rank,
+    Ranked,
     RequestId,
     Shutdown,
     Tokenize,
@@ -46,6 +51,9 @@ from ollamad.runners.protocol import (
     ToRunner,
 )
 
+Question = Tokenize | Embed | Rank
+"""A request with one answer, not a stream."""
+Reply = Tokenized | Embedded | Ranked
 LifeMessage = Hello | LoadProgress | Loaded | LoadFailed
 """What a runner says about itself rather than about a request."""
 
@@ -57,20 +65,20 @@ class RunnerClient:
         self._channel: Channel[FromRunner, ToRunner] = Channel(stream, FromRunner)
         self._on_life = on_life
         self._mailboxes: dict[RequestId, Mailbox] = {}
-        self._tokenized: dict[RequestId, _Answer] = {}
+        self._answers: dict[RequestId, _Answer] = {}
         self._ids = itertools.count(1)
         # Unbounded in type, bounded in fact: at most Generate and Cancel for each open request.
         self._outbox, self._outgoing = trio.open_memory_channel[ToRunner](math.inf)
         self._closed: OllamadError | None = None
-        self.beat: Beat | None = None
-        """The engine's last sign of life while it was busy."""
+        self.gauges: EngineGauges | None = None
+        """What the engine last said of itself; it is silent while it has nothing to do."""
         self.progress_at = trio.current_time()
         """When the engine last got on, or was given something to do after having had nothing."""
 
     @property
     def n_open(self) -> int:
         """Requests without an outcome."""
-        return len(self._mailboxes)
+        return len(self._mailboxes) + len(self._answers)
 
     async def run(self) -> None:
         """Read and write until the runner closes its end. Never raises for a runner's fault."""
@@ -119,13 +127,14 @@ class RunnerClient:
                     mailbox.close(message)
             case Failed():
                 self._fail(message.id, error_of(message))
-            case Tokenized():
-                if (answer := self._tokenized.pop(message.id, None)) is not None:
-                    answer.set(message.tokens)
-            case Beat():
-                if self.beat is None or message.steps != self.beat.steps:
+            case Tokenized() | Embedded() | Ranked():
+                self.progress_at = trio.current_time()
+                if (answer := self._answers.pop(message.id, None)) is not None:
+                    answer.set(message)
+            case Beat(gauges):
+                if self.gauges is None or gauges.steps != self.gauges.steps:
                     self.progress_at = trio.current_time()
-                self.beat = message
+                self.gauges = gauges
             case Hello() | LoadProgress() | Loaded() | LoadFailed():
                 self._on_life(message)
             case _:
@@ -137,7 +146,7 @@ class RunnerClient:
         One request's text must not end the connection that all requests use.
         """
         match message:
-            case Generate() | Tokenize():
+            case Generate() | Tokenize() | Embed() | Rank():
                 text = f"the request cannot be handed to the model: {reason}"
                 self._fail(message.id, InvalidBody(text))
             case Load():
@@ -150,7 +159,7 @@ class RunnerClient:
     def _fail(self, request_id: RequestId, error: OllamadError) -> None:
         if (mailbox := self._mailboxes.pop(request_id, None)) is not None:
             mailbox.close(error)
-        elif (answer := self._tokenized.pop(request_id, None)) is not None:
+        elif (answer := self._answers.pop(request_id, None)) is not None:
             answer.set(error)
 
     def load(self, plan: LoadPlan) -> None:
@@ -171,8 +180,7 @@ class RunnerClient:
         if self._closed is not None:
             mailbox.close(self._closed)
         else:
-            if not self._mailboxes:
-                self.progress_at = trio.current_time()
+            self._note_work()
             self._mailboxes[request.id] = mailbox
             self._post(request)
         return mailbox
@@ -184,25 +192,60 @@ class RunnerClient:
 
     async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         """Return the token ids of *text*. Raises what the runner or its end says."""
+        reply = await self._ask(Tokenize(id=self.next_id(), text=text, add_special=add_special))
+        assert isinstance(reply, Tokenized)  # noqa: S101 - the runner answers in kind
+        return reply.tokens
+
+    async def embed(
+        self, texts: tuple[str, ...], *, truncate: bool, dimensions: int, normalize: bool
+    ) -> Embedded:
+        """Return a vector for each text. Raises what the runner or its end says."""
+        reply = await self._ask(
+            Embed(
+                id=self.next_id(),
+                texts=texts,
+                truncate=truncate,
+                dimensions=dimensions,
+                normalize=normalize,
+            )
+        )
+        assert isinstance(reply, Embedded)  # noqa: S101 - the runner answers in kind
+        return reply
+
+    async def rank(self, query: str, documents: tuple[str, ...], *, truncate: bool) -> Ranked:
+        """Return how well each document answers. Raises what the runner or its end says."""
+        reply = await self._ask(
+            Rank(id=self.next_id(), query=query, documents=documents, truncate=truncate)
+        )
+        assert isinstance(reply, Ranked)  # noqa: S101 - the runner answers in kind
+        return reply
+
+    async def _ask(self, question: Question) -> Reply:
+        """Return the answer. Cancellation tells the runner that nobody waits for it."""
         if self._closed is not None:
             raise self._closed.with_traceback(None)
-        request_id, answer = self.next_id(), _Answer()
-        self._tokenized[request_id] = answer
+        self._note_work()
+        self._answers[question.id] = answer = _Answer()
         try:
-            self._post(Tokenize(id=request_id, text=text, add_special=add_special))
+            self._post(question)
             return await answer.get()
         finally:
-            self._tokenized.pop(request_id, None)
+            if self._answers.pop(question.id, None) is not None:
+                self._post(Cancel(question.id))
+
+    def _note_work(self) -> None:
+        if not self.n_open:
+            self.progress_at = trio.current_time()
 
     def fail_all(self, error: OllamadError) -> None:
         """End every open request with *error*, and every later one."""
         self._closed = self._closed or error
         for mailbox in self._mailboxes.values():
             mailbox.close(error)
-        for answer in self._tokenized.values():
+        for answer in self._answers.values():
             answer.set(error)
         self._mailboxes.clear()
-        self._tokenized.clear()
+        self._answers.clear()
 
     def _post(self, message: ToRunner) -> None:
         try:
@@ -215,14 +258,14 @@ class _Answer:
     """One value that one task waits for."""
 
     def __init__(self) -> None:
-        self._value: tuple[int, ...] | OllamadError | None = None
+        self._value: Reply | OllamadError | None = None
         self._set = trio.Event()
 
-    def set(self, value: tuple[int, ...] | OllamadError) -> None:
+    def set(self, value: Reply | OllamadError) -> None:
         self._value = value
         self._set.set()
 
-    async def get(self) -> tuple[int, ...]:
+    async def get(self) -> Reply:
         await self._set.wait()
         if isinstance(self._value, OllamadError):
             raise self._value.with_traceback(None)
@@ -239,6 +282,7 @@ def error_of(message: Failed) -> OllamadError:
             return UnsupportedOption(message.detail)
         case (
             FailureCode.ENGINE
+            | FailureCode.KV_FULL
             | FailureCode.OUT_OF_MEMORY
             | FailureCode.NOT_FOUND
             | FailureCode.NOT_A_MODEL

@@ -2,8 +2,9 @@
 
 A message is a MessagePack map with a `type`. Unknown fields are ignored, so either side may be
 newer; an unknown type is an error. Exactly one `Finished` or `Failed` answers each `Generate`,
-also after `Cancel`. Every delta carries its token ids and its offset in the request, which is
-what lets a stream be continued elsewhere.
+also after `Cancel`, and exactly one answer or `Failed` each `Tokenize`, `Embed` and `Rank` that is
+not cancelled. Every delta carries its token ids and its offset in the answer; with those and
+`Generate.answered` a stream can be continued by another runner.
 
 Ids are chosen by the daemon and are unique within one runner's life. Times are seconds, sizes
 bytes, and token positions count from 0.
@@ -18,7 +19,7 @@ import msgspec
 
 from ollamad.options import SamplingOptions
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 """Raised when a message changes its meaning. Both ends must agree on it."""
 
 RequestId = int
@@ -40,7 +41,64 @@ class FailureCode(enum.StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     BAD_REQUEST = "bad_request"
     CONTEXT_TOO_LONG = "context_too_long"
+    KV_FULL = "kv_full"
     ENGINE = "engine"
+
+
+class MemoryKind(enum.StrEnum):
+    """What a model's context memory allows, and so how much of it can be shared or cut."""
+
+    WHOLE = "whole"
+    """Every token is kept: any beginning can be shared, any end cut off."""
+    WINDOW = "window"
+    """Old tokens are forgotten in some layers: only recent ends can be gone on from."""
+    RECURRENT = "recurrent"
+    """A running state: only the very points where it was kept can be gone on from."""
+    NONE = "none"
+    """No memory: the model reads its whole input at once and generates nothing."""
+
+
+class GrammarKind(enum.StrEnum):
+    """The languages that say what an answer may look like."""
+
+    JSON = "json"
+    """Any JSON object; the text is not used."""
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LARK = "lark"
+    """llguidance's variant of Lark."""
+    GBNF = "gbnf"
+    """llama.cpp's grammar notation."""
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What an answer must look like."""
+
+    kind: GrammarKind
+    text: str = ""
+
+
+class RopeOverrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Position encoding other than the model's own. `None` is the model's own."""
+
+    frequency_base: float | None = None
+    frequency_scale: float | None = None
+    scaling: str | None = None
+    """`none`, `linear`, `yarn` or `longrope`."""
+    yarn_ext_factor: float | None = None
+    yarn_attn_factor: float | None = None
+    yarn_beta_fast: float | None = None
+    yarn_beta_slow: float | None = None
+    yarn_orig_ctx: int | None = None
+
+
+class TensorOverride(msgspec.Struct, frozen=True):
+    """Where the tensors go whose names a pattern finds."""
+
+    pattern: str
+    """A regular expression."""
+    device: str
+    """`cpu`, or a compute device's name."""
 
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,13 +111,26 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_slots: int
     """Sequences computed side by side."""
     n_batch: int
-    """Tokens in one decode call at most."""
+    """Tokens in one step at most."""
+    n_ubatch: int = 0
+    """Tokens the device computes at once; 0 is as many as `n_batch`."""
     n_gpu_layers: int = 0
+    main_gpu: int = 0
+    """Index of the device that holds what is not split."""
+    tensor_split: tuple[float, ...] = ()
+    """Share of each device, in any unit; empty is by free memory."""
+    tensor_overrides: tuple[TensorOverride, ...] = ()
     n_threads: int = 0
     """Threads for computing; 0 is one for each core the process may use."""
     kv_type: str = "f16"
     flash_attention: str = "auto"
+    swa_full: bool = False
+    """Keep all tokens also in layers that look at a window only: memory for prefix reuse."""
     use_mmap: bool = True
+    use_mlock: bool = False
+    rope: RopeOverrides = RopeOverrides()
+    prefix_reuse: bool = True
+    """Keep what ended requests computed for later ones that begin the same."""
     embedding: bool = False
 
 
@@ -82,7 +153,35 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     """Tokens of the prompt, cached ones included."""
     cached_tokens: int = 0
+    """Tokens of the prompt that had been computed before, for this or another request."""
     generated_tokens: int = 0
+    forced_tokens: int = 0
+    """Generated tokens that a grammar left no choice of: computed together, never sampled."""
+
+
+class EngineGauges(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine does, at a moment. Totals count from the model's load."""
+
+    slots_busy: int = 0
+    waiting: int = 0
+    """Requests without a slot."""
+    kv_cells: int = 0
+    """Tokens the KV cache can hold."""
+    kv_used: int = 0
+    """Tokens it holds."""
+    kv_shared: int = 0
+    """Tokens it holds that more than one sequence uses."""
+    idle_sequences: int = 0
+    """Ended requests whose tokens are kept for later ones."""
+    steps: int = 0
+    step_s: float = 0.0
+    """Time all steps took together."""
+    batch_tokens: int = 0
+    """Tokens all steps computed together; by `steps` it is the occupancy of a batch."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    forced_tokens: int = 0
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -134,6 +233,15 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """How many likeliest tokens to report for each generated one; `None` is no report at all."""
     echo_tokens: bool = False
     """Report the prompt's token ids in `Finished`."""
+    grammar: Grammar | None = None
+    """What the answer must look like; `None` is anything."""
+    partition: str = ""
+    """Only requests of the same partition share what they computed, so that the time an answer
+    takes tells nobody about other people's prompts."""
+    shift: bool = False
+    """Go on past the context's end by dropping old tokens, where the model can."""
+    answered: tuple[int, ...] = ()
+    """Tokens of the answer that another runner has generated already: go on after them."""
 
 
 class Tokenize(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -142,6 +250,28 @@ class Tokenize(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: RequestId
     text: str
     add_special: bool = True
+
+
+class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Turn texts into vectors, as many at once as fit."""
+
+    id: RequestId
+    texts: tuple[str, ...]
+    truncate: bool = True
+    """Cut what is longer than the context; else such a text is an error."""
+    dimensions: int = 0
+    """Keep the first so many elements; 0 is all."""
+    normalize: bool = True
+    """Scale each vector to length 1, after the cut to `dimensions`."""
+
+
+class Rank(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Say how well each document answers the query. For models with a rank head."""
+
+    id: RequestId
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -154,7 +284,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """Exit now. Open requests are abandoned: whoever asks has drained before."""
 
 
-ToRunner = Load | Generate | Tokenize | Cancel | Shutdown
+ToRunner = Load | Generate | Tokenize | Embed | Rank | Cancel | Shutdown
 
 # From the runner
 
@@ -180,6 +310,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     n_ctx: int
     n_slots: int
     memory: MemoryUse
+    memory_kind: MemoryKind = MemoryKind.WHOLE
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):
@@ -220,18 +351,47 @@ class Tokenized(msgspec.Struct, frozen=True, tag=True):
     tokens: tuple[int, ...]
 
 
-class Beat(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The engine's progress, sent while it has work. A hung engine stops counting steps."""
+class Embedded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The answer to `Embed`."""
 
-    steps: int
-    """Engine steps completed since the start."""
-    slots_busy: int
-    waiting: int
-    """Requests without a slot."""
-    kv_used: int
-    """Tokens held in the KV cache."""
+    id: RequestId
+    vectors: bytes
+    """Little-endian float32, `n_dims` for each text, in the order of the texts."""
+    n_dims: int
+    prompt_tokens: int
+    """Tokens of all texts, after truncation."""
+    timings: Timings
+
+
+class Ranked(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The answer to `Rank`."""
+
+    id: RequestId
+    scores: tuple[float, ...]
+    """As the model gives them, higher is better, in the order of the documents."""
+    prompt_tokens: int
+    timings: Timings
+
+
+class Beat(msgspec.Struct, frozen=True, tag=True):
+    """The engine's progress, sent while it has work and once when it has none any more.
+
+    A hung engine stops counting steps.
+    """
+
+    gauges: EngineGauges
 
 
 FromRunner = (
-    Hello | LoadProgress | Loaded | LoadFailed | Deltas | Finished | Failed | Tokenized | Beat
+    Hello
+    | LoadProgress
+    | Loaded
+    | LoadFailed
+    | Deltas
+    | Finished
+    | Failed
+    | Tokenized
+    | Embedded
+    | Ranked
+    | Beat
 )

@@ -20,6 +20,7 @@ from ollamad.runners.protocol import (
     Cancel,
     Delta,
     Deltas,
+    EngineGauges,
     FailureCode,
     Finished,
     FinishReason,
@@ -166,7 +167,7 @@ class FakeProcess:
             await self.channel.send(Deltas((Delta(request.id, offset, word + " ", (offset,)),)))
             if self.script.beats:
                 await self.channel.send(
-                    Beat(steps=self._words, slots_busy=1, waiting=0, kv_used=self._words)
+                    Beat(EngineGauges(steps=self._words, slots_busy=1, kv_used=self._words))
                 )
         self.generating.discard(request.id)
         is_cancelled = request.id in self.cancelled

@@ -235,8 +235,8 @@ def test_any_interleaving_of_requests_and_cancellations_gives_each_its_solo_answ
             assert answers.tokens[request_id] == solo[: len(answers.tokens[request_id])]
         else:
             assert answers.tokens[request_id] == solo
-    assert engine.load.slots_busy == 0
-    assert engine.load.waiting == 0
+    assert engine.gauges.slots_busy == 0
+    assert engine.gauges.waiting == 0
 
 
 def test_a_prefill_that_is_interrupted_leaves_the_others_whole(

@@ -14,15 +14,17 @@ from typing import Final
 
 from ollamad.runners.protocol import (
     Delta,
+    EngineGauges,
     FailureCode,
     Finished,
     FinishReason,
     Generate,
     LoadPlan,
+    MemoryKind,
     RequestId,
     Timings,
 )
-from ollamad.runners.worker.engine import EngineLoad, EngineRefused, StepResult
+from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
 from ollamad.runners.worker.text import TextAssembler
 
 HANG_S: Final = 3600.0
@@ -40,6 +42,7 @@ class EchoEngine:
         self.n_ctx = plan.n_ctx
         self.n_slots = plan.n_slots
         self._open: dict[RequestId, tuple[Generate, list[str], TextAssembler]] = {}
+        self._steps = 0
 
     @property
     def has_work(self) -> bool:
@@ -47,18 +50,25 @@ class EchoEngine:
         return bool(self._open)
 
     @property
-    def load(self) -> EngineLoad:
-        """How busy the engine is now."""
+    def memory_kind(self) -> MemoryKind:
+        """It has none."""
+        return MemoryKind.NONE
+
+    @property
+    def gauges(self) -> EngineGauges:
+        """What the engine does now."""
         busy = min(len(self._open), self.n_slots)
-        return EngineLoad(slots_busy=busy, waiting=len(self._open) - busy, kv_used=0)
+        return EngineGauges(slots_busy=busy, waiting=len(self._open) - busy, steps=self._steps)
 
     def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         """Return one id a word, and one more in front with *add_special*."""
         ids = tuple(len(word) for word in text.split())
         return (1, *ids) if add_special else ids
 
-    def submit(self, request: Generate) -> None:
+    def submit(self, request: Request) -> None:
         """Take a request."""
+        if not isinstance(request, Generate):
+            raise EngineRefused(FailureCode.BAD_REQUEST, "an echo has no vectors")
         words = request.prompt.split() or ["(nothing)"]
         if len(words) >= self.n_ctx:
             raise EngineRefused(
@@ -91,6 +101,7 @@ class EchoEngine:
     def step(self) -> StepResult:
         """Produce one word of every request that has a slot."""
         result = StepResult()
+        self._steps += 1
         for request_id, (request, words, text) in list(self._open.items())[: self.n_slots]:
             offset = len(request.prompt.split())
             result.deltas.append(

@@ -12,13 +12,22 @@ from typing import Protocol
 
 from ollamad.runners.protocol import (
     Delta,
+    Embed,
+    Embedded,
+    EngineGauges,
     Failed,
     FailureCode,
     Finished,
     Generate,
     LoadPlan,
+    MemoryKind,
+    Rank,
+    Ranked,
     RequestId,
 )
+
+Request = Generate | Embed | Rank
+"""What an engine computes."""
 
 
 class EngineRefused(Exception):
@@ -36,20 +45,11 @@ class StepResult:
 
     deltas: list[Delta] = dataclasses.field(default_factory=list)
     finished: list[Finished] = dataclasses.field(default_factory=list)
+    answers: list[Embedded | Ranked] = dataclasses.field(default_factory=list)
     failed: list[Failed] = dataclasses.field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.deltas or self.finished or self.failed)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EngineLoad:
-    """How busy an engine is."""
-
-    slots_busy: int
-    waiting: int
-    kv_used: int
-    """Tokens held in the KV cache."""
+        return bool(self.deltas or self.finished or self.answers or self.failed)
 
 
 class Engine(Protocol):
@@ -71,16 +71,24 @@ class Engine(Protocol):
         ...
 
     @property
-    def load(self) -> EngineLoad:
-        """How busy the engine is now."""
+    def memory_kind(self) -> MemoryKind:
+        """What the model's context memory allows."""
         ...
 
-    def submit(self, request: Generate) -> None:
+    @property
+    def gauges(self) -> EngineGauges:
+        """What the engine does now. May be read from another thread."""
+        ...
+
+    def submit(self, request: Request) -> None:
         """Take a request. Raises EngineRefused."""
         ...
 
     def cancel(self, request_id: RequestId) -> StepResult:
-        """Drop a request, wherever it is, and return its ending. Unknown ids are ignored."""
+        """Drop a request, wherever it is, and return its ending, if it is a `Generate`.
+
+        Unknown ids are ignored.
+        """
         ...
 
     def step(self) -> StepResult:
@@ -94,7 +102,7 @@ class Engine(Protocol):
     def interrupt(self, request_id: RequestId) -> None:
         """End the running step early if it is worth it: *request_id* will be cancelled.
 
-        The one method that may be called from another thread.
+        May be called from another thread.
         """
         ...
 

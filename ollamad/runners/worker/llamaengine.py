@@ -15,19 +15,21 @@ import numpy as np
 
 from ollamad.runners.protocol import (
     Delta,
+    EngineGauges,
     Failed,
     FailureCode,
     Finished,
     FinishReason,
     Generate,
     LoadPlan,
+    MemoryKind,
     RequestId,
     StepLogprob,
     Timings,
 )
 from ollamad.runners.worker import sampling, slots
 from ollamad.runners.worker.batching import Need, share_batch
-from ollamad.runners.worker.engine import EngineLoad, EngineRefused, StepResult
+from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
 from ollamad.runners.worker.llama import DecodeOutcome, LlamaModel
 from ollamad.runners.worker.prefixcache import IdleSlot, choose_slot
 from ollamad.runners.worker.sampling import Sampler, step_logprob
@@ -49,6 +51,7 @@ class LlamaEngine:
         self._slots = [Slot(number) for number in range(model.n_slots)]
         self._waiting: deque[_Waiting] = deque()
         self._tick = 0
+        self._steps = 0
         self._prefilling: frozenset[RequestId] = frozenset()
         """Requests whose prompt is in the batch being computed; read by `interrupt`."""
 
@@ -80,20 +83,28 @@ class LlamaEngine:
         return bool(self._waiting) or any(slot.sequence for slot in self._slots)
 
     @property
-    def load(self) -> EngineLoad:
-        """How busy the engine is now."""
-        return EngineLoad(
+    def memory_kind(self) -> MemoryKind:
+        """What the model's context memory allows."""
+        return MemoryKind.WHOLE
+
+    @property
+    def gauges(self) -> EngineGauges:
+        """What the engine does now."""
+        return EngineGauges(
             slots_busy=sum(slot.sequence is not None for slot in self._slots),
             waiting=len(self._waiting),
             kv_used=sum(len(slot.cached) for slot in self._slots),
+            steps=self._steps,
         )
 
     def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         """Return token ids of *text*. Raises EngineRefused."""
         return tuple(self._model.tokenize(text, add_special=add_special))
 
-    def submit(self, request: Generate) -> None:
+    def submit(self, request: Request) -> None:
         """Take a request. Raises EngineRefused."""
+        if not isinstance(request, Generate):
+            raise EngineRefused(FailureCode.BAD_REQUEST, "this model makes no embeddings")
         sampling.check(request.sampling)
         add_special = request.add_special and not request.context
         prompt = [
@@ -149,6 +160,7 @@ class LlamaEngine:
         4. Choose a token for every sequence whose logits came out.
         """
         result = StepResult()
+        self._steps += 1
         self._seat_waiting()
         needs = [
             Need(

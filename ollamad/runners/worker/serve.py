@@ -24,6 +24,7 @@ from ollamad.runners.protocol import (
     Beat,
     Cancel,
     Deltas,
+    Embed,
     Failed,
     FromRunner,
     Generate,
@@ -34,6 +35,7 @@ from ollamad.runners.protocol import (
     LoadPlan,
     LoadProgress,
     MemoryUse,
+    Rank,
     Shutdown,
     Tokenize,
     Tokenized,
@@ -59,10 +61,9 @@ class EngineThread:
         self._outbox = outbox
         self._token = trio.lowlevel.current_trio_token()
         self._commands: deque[ToRunner] = deque()
+        self._given_work = trio.Event()
         self._changed = threading.Condition()
         self._engine: Engine | None = None
-        self.steps = 0
-        """Completed steps; only the engine's thread writes it."""
 
     def start(self) -> None:
         """Start the thread. It ends with the process."""
@@ -76,19 +77,22 @@ class EngineThread:
         with self._changed:
             self._commands.append(command)
             self._changed.notify()
+        self._given_work.set()
 
     @property
     def beat(self) -> Beat | None:
-        """The engine's progress, or `None` while it has nothing to do."""
-        if self._engine is None or not self._engine.has_work:
-            return None
-        load = self._engine.load
-        return Beat(
-            steps=self.steps,
-            slots_busy=load.slots_busy,
-            waiting=load.waiting,
-            kv_used=load.kv_used,
-        )
+        """The engine's progress; `None` before it is loaded."""
+        return Beat(self._engine.gauges) if self._engine is not None else None
+
+    @property
+    def is_busy(self) -> bool:
+        """The engine has something to compute."""
+        return bool(self._commands) or (self._engine is not None and self._engine.has_work)
+
+    async def given_work(self) -> None:
+        """Wait for the next command. An idle runner wakes up for nothing else."""
+        self._given_work = trio.Event()
+        await self._given_work.wait()
 
     def _send(self, message: FromRunner) -> None:
         # The outbox is unbounded in type and bounded by what the open requests generate.
@@ -101,7 +105,6 @@ class EngineThread:
                 self._apply(engine, self._take(wait=not engine.has_work))
                 if engine.has_work:
                     self._publish(engine.step())
-                    self.steps += 1
         except EngineRefused as exc:
             self._send(LoadFailed(exc.code, exc.detail))
         except Exception:  # noqa: BLE001 - the process ends: the daemon must not wait for a thread
@@ -124,7 +127,14 @@ class EngineThread:
                 self._send(LoadProgress(fraction))
 
         self._engine = engine = self._load(plan, progress)
-        self._send(Loaded(n_ctx=engine.n_ctx, n_slots=engine.n_slots, memory=memory_use()))
+        self._send(
+            Loaded(
+                n_ctx=engine.n_ctx,
+                n_slots=engine.n_slots,
+                memory=memory_use(),
+                memory_kind=engine.memory_kind,
+            )
+        )
         return engine
 
     def _take(self, *, wait: bool) -> list[ToRunner]:
@@ -138,7 +148,7 @@ class EngineThread:
     def _apply(self, engine: Engine, commands: list[ToRunner]) -> None:
         for command in commands:
             match command:
-                case Generate():
+                case Generate() | Embed() | Rank():
                     try:
                         engine.submit(command)
                     except EngineRefused as exc:
@@ -163,6 +173,7 @@ class EngineThread:
         if result.deltas:
             messages.append(Deltas(tuple(result.deltas)))
         messages.extend(result.finished)
+        messages.extend(result.answers)
         messages.extend(result.failed)
         self._token.run_sync_soon(self._send_all, messages)
 
@@ -220,6 +231,10 @@ async def _write(
 
 async def _beat(engine: EngineThread, outbox: _Outgoing) -> None:
     while True:
-        await trio.sleep(BEAT_PERIOD_S)
-        if (beat := engine.beat) is not None:
-            outbox.send_nowait(beat)
+        await engine.given_work()
+        is_busy = True
+        while is_busy:
+            await trio.sleep(BEAT_PERIOD_S)
+            is_busy = engine.is_busy
+            if (beat := engine.beat) is not None:
+                outbox.send_nowait(beat)

@@ -24,6 +24,7 @@ from ollamad.runners.protocol import (
     Beat,
     Cancel,
     Deltas,
+    EngineGauges,
     Failed,
     FailureCode,
     FinishReason,
@@ -175,14 +176,14 @@ async def answer_tokenize(house: House, said: FromRunner) -> None:
     await house.say(said)
 
 
-async def test_text_is_tokenized_by_the_runner() -> None:
+async def test_text_is_answers_by_the_runner() -> None:
     async with a_house() as house:
         house.nursery.start_soon(answer_tokenize, house, Tokenized(1, (4, 5)))
 
         assert await house.client.tokenize("hello", add_special=False) == (4, 5)
 
 
-async def test_text_that_cannot_be_tokenized_raises_what_the_runner_says() -> None:
+async def test_text_that_cannot_be_answers_raises_what_the_runner_says() -> None:
     async with a_house() as house:
         refusal = Failed(1, FailureCode.BAD_REQUEST, "no such text")
         house.nursery.start_soon(answer_tokenize, house, refusal)
@@ -198,7 +199,7 @@ async def test_whoever_stops_waiting_for_tokens_is_forgotten() -> None:
 
         await house.say(Tokenized(1, (1,)))
 
-        assert house.client._tokenized == {}
+        assert house.client._answers == {}
         assert not house.has_ended
 
 
@@ -275,7 +276,7 @@ async def test_a_prompt_that_no_frame_can_hold_fails_alone(text: str) -> None:
 
 
 @UNSENDABLE
-async def test_a_text_that_no_frame_can_hold_is_not_tokenized(text: str) -> None:
+async def test_a_text_that_no_frame_can_hold_is_not_answers(text: str) -> None:
     async with a_house() as house:
         with pytest.raises(InvalidBody, match="cannot be handed to the model"):
             await house.client.tokenize(text, add_special=True)
@@ -292,7 +293,7 @@ async def test_a_plan_that_no_frame_can_hold_is_a_failed_load() -> None:
 
 
 def a_beat(steps: int) -> Beat:
-    return Beat(steps=steps, slots_busy=1, waiting=0, kv_used=0)
+    return Beat(EngineGauges(steps=steps, slots_busy=1))
 
 
 @pytest.mark.parametrize(
@@ -302,7 +303,7 @@ def a_beat(steps: int) -> Beat:
         (a_beat(5), False),
         (Deltas(()), True),
         (a_finish(1), True),
-        (Tokenized(9, ()), False),
+        (Tokenized(9, ()), True),
         (LoadProgress(0.5), False),
     ],
     ids=["step", "no-step", "deltas", "finished", "tokenized", "loading"],
@@ -338,6 +339,7 @@ async def test_an_engine_that_had_nothing_to_do_is_late_from_its_next_request_on
         (FailureCode.CONTEXT_TOO_LONG, ContextTooLong),
         (FailureCode.BAD_REQUEST, UnsupportedOption),
         (FailureCode.ENGINE, GenerationFailed),
+        (FailureCode.KV_FULL, GenerationFailed),
         (FailureCode.OUT_OF_MEMORY, GenerationFailed),
         (FailureCode.NOT_FOUND, GenerationFailed),
         (FailureCode.NOT_A_MODEL, GenerationFailed),
