@@ -64,6 +64,11 @@ INT_PARAMETERS: Final = frozenset(
         "num_predict",
         "top_k",
         "repeat_last_n",
+        "num_ubatch",
+        "mirostat",
+        "dry_allowed_length",
+        "dry_penalty_last_n",
+        "yarn_orig_ctx",
     }
 )
 FLOAT_PARAMETERS: Final = frozenset(
@@ -75,9 +80,25 @@ FLOAT_PARAMETERS: Final = frozenset(
         "repeat_penalty",
         "presence_penalty",
         "frequency_penalty",
+        "mirostat_tau",
+        "mirostat_eta",
+        "top_n_sigma",
+        "xtc_probability",
+        "xtc_threshold",
+        "dry_multiplier",
+        "dry_base",
+        "rope_frequency_base",
+        "rope_frequency_scale",
+        "yarn_ext_factor",
+        "yarn_attn_factor",
+        "yarn_beta_fast",
+        "yarn_beta_slow",
     }
 )
-BOOL_PARAMETERS: Final = frozenset({"use_mmap"})
+BOOL_PARAMETERS: Final = frozenset({"use_mmap", "use_mlock", "swa_full", "ignore_eos"})
+TEXT_PARAMETERS: Final = frozenset({"kv_cache_type", "flash_attention", "rope_scaling"})
+LIST_PARAMETERS: Final = frozenset({"stop", "dry_sequence_breakers", "tensor_overrides"})
+"""Each line adds one text."""
 DEPRECATED_PARAMETERS: Final = frozenset(
     {
         "penalize_newline",
@@ -85,10 +106,6 @@ DEPRECATED_PARAMETERS: Final = frozenset(
         "f16_kv",
         "logits_all",
         "vocab_only",
-        "use_mlock",
-        "mirostat",
-        "mirostat_tau",
-        "mirostat_eta",
     }
 )
 
@@ -268,10 +285,10 @@ def add_parameter(parameters: Parameters, name: str, text: str) -> None:
 
     Repeated `stop` values accumulate; of others the last one counts. Raises ValueError.
     """
-    if name == "stop":
-        stops = parameters.setdefault("stop", [])
-        assert isinstance(stops, list)  # noqa: S101 - for the type checker: only put here
-        stops.append(text)
+    if name in LIST_PARAMETERS:
+        texts = parameters.setdefault(name, [])
+        assert isinstance(texts, list)  # noqa: S101 - for the type checker: only put here
+        texts.append(text)
         return
     parameters[name] = _parameter(name, text)
 
@@ -289,4 +306,6 @@ def _parameter(name: str, text: str) -> Parameter:
         if text not in _BOOLEANS:
             raise ValueError(f"invalid bool value [{text}]")
         return _BOOLEANS[text]
+    if name in TEXT_PARAMETERS:
+        return text
     raise ValueError(f"unknown parameter '{name}'")

@@ -12,13 +12,15 @@ from typing import Final
 from ollamad.config import RunnerConfig
 from ollamad.gpu.estimate import MemoryDemand, demand_of
 from ollamad.options import LoadOptions
-from ollamad.runners.protocol import LoadPlan
+from ollamad.runners.protocol import LoadPlan, RopeOverrides, TensorOverride
 from ollamad.supervisor.events import Subject
 
 N_CTX_MIN: Final = 4
 N_CTX_AUTO: Final = 4096
 N_SLOTS_AUTO: Final = 4
 N_BATCH_AUTO: Final = 512
+
+_OWN_ROPE: Final = RopeOverrides()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,9 +32,12 @@ class PlanDefaults:
     """Physical cores the daemon may use."""
 
 
-def clamp_n_ctx(n_ctx: int, subject: Subject) -> int:
-    """Return *n_ctx* within what the model was trained for."""
-    trained = subject.facts.n_ctx_train
+def clamp_n_ctx(n_ctx: int, subject: Subject, rope: RopeOverrides = _OWN_ROPE) -> int:
+    """Return *n_ctx* within what the model was trained for.
+
+    Another position encoding than the model's own is there to reach beyond that.
+    """
+    trained = subject.facts.n_ctx_train if rope == _OWN_ROPE else 0
     return max(min(n_ctx, trained) if trained else n_ctx, N_CTX_MIN)
 
 
@@ -44,11 +49,13 @@ def plans(
     The number of slots is halved from one to the next, unless the configuration fixes it.
     """
     runner = defaults.runner
-    n_ctx = clamp_n_ctx(options.n_ctx or runner.n_ctx or N_CTX_AUTO, subject)
+    rope = _rope(options)
+    n_ctx = clamp_n_ctx(options.n_ctx or runner.n_ctx or N_CTX_AUTO, subject, rope)
     n_batch = min(options.n_batch or runner.n_batch or N_BATCH_AUTO, max(n_ctx, 1))
     # A slot that finds no token's room in any batch would wait for others' answers to end.
     n_slots = min(runner.n_slots or N_SLOTS_AUTO, n_batch)
     use_mmap = options.use_mmap if options.use_mmap is not None else runner.use_mmap
+    kv_type = options.kv_type or runner.kv_type
     while n_slots >= 1:
         plan = LoadPlan(
             model_path=subject.model_path,
@@ -56,14 +63,21 @@ def plans(
             n_ctx=n_ctx,
             n_slots=n_slots,
             n_batch=n_batch,
+            n_ubatch=min(options.n_ubatch or 0, n_batch),
+            main_gpu=options.main_gpu or 0,
+            tensor_split=options.tensor_split or (),
+            tensor_overrides=_overrides(options.tensor_overrides or ()),
             n_threads=options.n_threads or runner.n_threads or defaults.n_cores,
-            kv_type=runner.kv_type,
-            flash_attention=runner.flash_attention,
+            kv_type=kv_type,
+            flash_attention=options.flash_attention or runner.flash_attention,
+            swa_full=options.swa_full or False,
             use_mmap=use_mmap if use_mmap is not None else True,
+            use_mlock=options.use_mlock or False,
+            rope=rope,
             embedding=subject.facts.is_embedding,
         )
         demand = demand_of(
-            subject.facts, n_ctx=n_ctx, n_slots=n_slots, n_batch=n_batch, kv_type=runner.kv_type
+            subject.facts, n_ctx=n_ctx, n_slots=n_slots, n_batch=n_batch, kv_type=kv_type
         )
         yield plan, demand
         if runner.n_slots:
@@ -73,12 +87,59 @@ def plans(
 
 def serves(plan: LoadPlan, subject: Subject, options: LoadOptions) -> bool:
     """Return whether a runner with *plan* can answer a request with *options*."""
-    wanted_n_ctx = plan.n_ctx if options.n_ctx is None else clamp_n_ctx(options.n_ctx, subject)
     return (
         plan.model_path == subject.model_path
         and plan.adapter_paths == subject.adapter_paths
-        and wanted_n_ctx == plan.n_ctx
-        and (options.n_batch is None or min(options.n_batch, plan.n_ctx) == plan.n_batch)
+        and _serves_sizes(plan, subject, options)
         and (not options.n_threads or options.n_threads == plan.n_threads)
-        and (options.use_mmap is None or options.use_mmap == plan.use_mmap)
+        and (
+            options.tensor_overrides is None
+            or _overrides(options.tensor_overrides) == plan.tensor_overrides
+        )
+        and all(getattr(options, name) in {None, getattr(plan, name)} for name in _SAME_IN_THE_PLAN)
+        and all(
+            getattr(options, name) in {None, getattr(plan.rope, field)}
+            for name, field in _ROPE_FIELDS.items()
+        )
     )
+
+
+def _serves_sizes(plan: LoadPlan, subject: Subject, options: LoadOptions) -> bool:
+    n_ctx, n_batch, n_ubatch = options.n_ctx, options.n_batch, options.n_ubatch
+    return (
+        (n_ctx is None or clamp_n_ctx(n_ctx, subject, _rope(options)) == plan.n_ctx)
+        and (n_batch is None or min(n_batch, plan.n_ctx) == plan.n_batch)
+        and (not n_ubatch or min(n_ubatch, plan.n_batch) == (plan.n_ubatch or plan.n_batch))
+    )
+
+
+_SAME_IN_THE_PLAN: Final = (
+    "main_gpu",
+    "tensor_split",
+    "kv_type",
+    "flash_attention",
+    "swa_full",
+    "use_mmap",
+    "use_mlock",
+)
+"""Options that a plan has under the same name, with the same values."""
+
+_ROPE_FIELDS: Final = {
+    "rope_frequency_base": "frequency_base",
+    "rope_frequency_scale": "frequency_scale",
+    "rope_scaling": "scaling",
+    "yarn_ext_factor": "yarn_ext_factor",
+    "yarn_attn_factor": "yarn_attn_factor",
+    "yarn_beta_fast": "yarn_beta_fast",
+    "yarn_beta_slow": "yarn_beta_slow",
+    "yarn_orig_ctx": "yarn_orig_ctx",
+}
+
+
+def _rope(options: LoadOptions) -> RopeOverrides:
+    return RopeOverrides(**{field: getattr(options, name) for name, field in _ROPE_FIELDS.items()})
+
+
+def _overrides(texts: tuple[str, ...]) -> tuple[TensorOverride, ...]:
+    """Return what `PATTERN=DEVICE` texts say. A pattern may have a `=` of its own."""
+    return tuple(TensorOverride(*text.rsplit("=", 1)) for text in texts)

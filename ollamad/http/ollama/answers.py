@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,8 +24,10 @@ from ollamad.http.ollama.wire import (
 from ollamad.http.prompt.gotemplate.chat import Think
 from ollamad.http.streaming import NDJSON_TYPE, AnswerLines
 from ollamad.modelinfo import StoredModel
-from ollamad.options import LoadOptions, SamplingOptions, parse_options
+from ollamad.options import LoadOptions, SamplingOptions, parse_options, retired_notes
 from ollamad.runners.protocol import FinishReason, StepLogprob, Timings, TokenLogprob
+
+_log = logging.getLogger(__name__)
 
 TOP_LOGPROBS_MAX: Final = 20
 _SHOWN_CHARS_MAX: Final = 100
@@ -64,6 +67,8 @@ def asked_of(body: Request, model: StoredModel, verb: str) -> Asked:
         raise CapabilityMissing(f'"{body.model}" does not support {verb}')
     check_format(body.format)
     load, sampling = parse_options(model.parameters, body.options)
+    for note in retired_notes(model.parameters, body.options):
+        _log.debug("%s: %s", model.name.display, note)
     n_logprobs = body.top_logprobs if body.logprobs else None
     return Asked(load, sampling, think, n_logprobs)
 

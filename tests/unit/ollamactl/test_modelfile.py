@@ -119,10 +119,26 @@ def test_what_is_wrong_is_told_with_its_line(text: str, message: str) -> None:
 
 
 def test_deprecated_parameters_are_skipped_with_a_warning() -> None:
-    modelfile = parse("FROM x\nPARAMETER mirostat 1\nPARAMETER top_k 3")
+    modelfile = parse("FROM x\nPARAMETER low_vram 1\nPARAMETER top_k 3")
 
-    assert modelfile.warnings == ("warning: parameter mirostat is deprecated",)
+    assert modelfile.warnings == ("warning: parameter low_vram is deprecated",)
     assert modelfile.parameters == {"top_k": 3}
+
+
+def test_parameters_of_every_type_are_read() -> None:
+    modelfile = parse(
+        "FROM x\nPARAMETER mirostat 2\nPARAMETER dry_base 2\nPARAMETER ignore_eos true\n"
+        "PARAMETER kv_cache_type q8_0\nPARAMETER dry_sequence_breakers :\n"
+        "PARAMETER dry_sequence_breakers *"
+    )
+
+    assert modelfile.parameters == {
+        "mirostat": 2,
+        "dry_base": 2.0,
+        "ignore_eos": True,
+        "kv_cache_type": "q8_0",
+        "dry_sequence_breakers": [":", "*"],
+    }
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

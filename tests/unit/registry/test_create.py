@@ -54,7 +54,7 @@ def test_a_model_is_created_from_an_uploaded_file(store: Store, tmp_path: Path) 
         template="{{ .Prompt }}",
         system="Be kind.",
         licenses=("MIT", "more"),
-        parameters={"stop": ["a"], "num_ctx": 64.0, "mirostat": 1, "seed": None},
+        parameters={"stop": ["a"], "num_ctx": 64.0, "tfs_z": 1, "seed": None},
         messages=(HI,),
         requires="v0.2.0",
     )

@@ -7,7 +7,7 @@ import pytest
 
 from ollamad.config import RunnerConfig
 from ollamad.options import LoadOptions
-from ollamad.runners.protocol import LoadPlan
+from ollamad.runners.protocol import LoadPlan, RopeOverrides, TensorOverride
 from ollamad.supervisor.compat import (
     N_BATCH_AUTO,
     N_CTX_AUTO,
@@ -75,6 +75,26 @@ def test_without_any_statement_a_plan_takes_the_daemons_own_values() -> None:
         (LoadOptions(use_mmap=False), RunnerConfig(use_mmap=True), {"use_mmap": False}),
         (LoadOptions(), RunnerConfig(use_mmap=False), {"use_mmap": False}),
         (LoadOptions(), RunnerConfig(kv_type="q8_0"), {"kv_type": "q8_0"}),
+        (LoadOptions(kv_type="q4_0"), RunnerConfig(kv_type="q8_0"), {"kv_type": "q4_0"}),
+        (LoadOptions(n_ubatch=32), RunnerConfig(), {"n_ubatch": 32}),
+        (LoadOptions(n_ubatch=10**6), RunnerConfig(), {"n_ubatch": N_BATCH_AUTO}),
+        (LoadOptions(main_gpu=1, tensor_split=(1, 2)), RunnerConfig(), {"tensor_split": (1, 2)}),
+        (LoadOptions(use_mlock=True, swa_full=True), RunnerConfig(), {"swa_full": True}),
+        (
+            LoadOptions(flash_attention="off"),
+            RunnerConfig(flash_attention="on"),
+            {"flash_attention": "off"},
+        ),
+        (
+            LoadOptions(tensor_overrides=("a=b=cpu",)),
+            RunnerConfig(),
+            {"tensor_overrides": (TensorOverride("a=b", "cpu"),)},
+        ),
+        (
+            LoadOptions(rope_scaling="yarn", yarn_orig_ctx=4096),
+            RunnerConfig(),
+            {"rope": RopeOverrides(scaling="yarn", yarn_orig_ctx=4096)},
+        ),
     ],
 )
 def test_a_request_overrides_the_configuration(
@@ -130,6 +150,53 @@ def test_every_plan_serves_the_request_it_was_made_for(
 
     assert made
     assert all(serves(plan, SUBJECT, options) for plan in made)
+
+
+STATED: dict[str, Any] = {
+    "n_ubatch": 64,
+    "main_gpu": 1,
+    "tensor_split": (1.0, 2.0),
+    "tensor_overrides": ("exps=cpu",),
+    "kv_type": "q8_0",
+    "flash_attention": "off",
+    "swa_full": True,
+    "use_mlock": True,
+    "rope_frequency_base": 1e6,
+    "rope_frequency_scale": 0.5,
+    "rope_scaling": "yarn",
+    "yarn_ext_factor": 1.0,
+    "yarn_attn_factor": 1.0,
+    "yarn_beta_fast": 32.0,
+    "yarn_beta_slow": 1.0,
+    "yarn_orig_ctx": 4096,
+}
+"""A value for each option, that no plan has without being asked."""
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_an_option_reloads_only_a_runner_that_was_loaded_otherwise(name: str) -> None:
+    stated = LoadOptions(**{name: STATED[name]})
+
+    plain, special = all_plans()[0], all_plans(stated)[0]
+
+    assert not serves(plain, SUBJECT, stated)
+    assert serves(special, SUBJECT, stated)
+    assert serves(special, SUBJECT, LoadOptions())
+
+
+def test_every_option_for_loading_is_looked_at() -> None:
+    """`n_gpu_layers` is what placement decides."""
+    looked_at = {*STATED, "n_ctx", "n_batch", "n_threads", "use_mmap", "n_gpu_layers"}
+
+    assert looked_at == set(LoadOptions.__struct_fields__)
+
+
+def test_another_position_encoding_reaches_beyond_what_the_model_was_trained_for() -> None:
+    stretched = LoadOptions(n_ctx=2 * N_CTX_TRAIN, rope_scaling="yarn")
+    plan = all_plans(stretched)[0]
+
+    assert plan.n_ctx == 2 * N_CTX_TRAIN
+    assert serves(plan, SUBJECT, stretched)
 
 
 @pytest.mark.parametrize(
