@@ -283,7 +283,8 @@ def _at(line: int, message: str) -> ModelfileError:
 def add_parameter(parameters: Parameters, name: str, text: str) -> None:
     """Put the parameter *name* with the value that *text* stands for into *parameters*.
 
-    Repeated `stop` values accumulate; of others the last one counts. Raises ValueError.
+    Repeated values of lists, such as `stop`, accumulate; of others the last one counts. Raises
+    ValueError.
     """
     if name in LIST_PARAMETERS:
         texts = parameters.setdefault(name, [])

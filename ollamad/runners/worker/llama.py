@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ollamad.runners.protocol import FailureCode, LoadPlan
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
+from ollamad.runners.worker.sampling.vocab import VocabFacts
 
 _KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 """Numbers of ggml's types."""
@@ -49,6 +50,12 @@ class LlamaModel:
         self._model = _load_model(plan, on_progress)
         self._vocab = llama.llama_model_get_vocab(self._model)
         self.n_vocab: Final[int] = llama.llama_vocab_n_tokens(self._vocab)
+        self.vocab: Final = VocabFacts(
+            n_vocab=self.n_vocab,
+            end_tokens=tuple(filter(self.is_end, range(self.n_vocab))),
+            tokenize=functools.partial(self.tokenize, add_special=False),
+            piece=self._piece,
+        )
         self.n_ctx: Final = plan.n_ctx
         self.n_slots: Final = plan.n_slots
         self.n_batch: Final = plan.n_batch

@@ -6,6 +6,7 @@ their KV cache in the slot for a later prompt that begins the same.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,17 +28,21 @@ from ollamad.runners.protocol import (
     StepLogprob,
     Timings,
 )
-from ollamad.runners.worker import sampling, slots
+from ollamad.runners.worker import slots
 from ollamad.runners.worker.batching import Need, share_batch
 from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
 from ollamad.runners.worker.llama import DecodeOutcome, LlamaModel
 from ollamad.runners.worker.prefixcache import IdleSlot, choose_slot
-from ollamad.runners.worker.sampling import Sampler, step_logprob
+from ollamad.runners.worker.sampling.check import check
+from ollamad.runners.worker.sampling.logprobs import step_logprob
+from ollamad.runners.worker.sampling.sampler import TokenSampler
 from ollamad.runners.worker.slots import Slot, SlotEvent, SlotState
 from ollamad.runners.worker.text import TextAssembler
 
 GENERATED_CONTEXTS_MAX: Final = 10
 """An answer has at most this many contexts' tokens, whatever is asked: Ollama's bound."""
+
+_SEED_BITS: Final = 32
 
 _Waiting = tuple[Generate, list[int], float, int]
 """A request without a slot: request, prompt tokens, arrival time, arrival number."""
@@ -105,7 +110,7 @@ class LlamaEngine:
         """Take a request. Raises EngineRefused."""
         if not isinstance(request, Generate):
             raise EngineRefused(FailureCode.BAD_REQUEST, "this model makes no embeddings")
-        sampling.check(request.sampling)
+        check(request.sampling, self._model.vocab)
         add_special = request.add_special and not request.context
         prompt = [
             *request.context,
@@ -224,12 +229,13 @@ class LlamaEngine:
     ) -> slots.Sequence:
         options = request.sampling
         bound = GENERATED_CONTEXTS_MAX * self.n_ctx
+        seed = options.seed if options.seed >= 0 else secrets.randbits(_SEED_BITS)
         asked = options.num_predict if options.num_predict > 0 else bound
         return slots.Sequence(
             request=request,
             prompt=prompt,
             text=TextAssembler(options.stop),
-            sampler=Sampler(options, prompt, n_ctx=self.n_ctx, n_vocab=self._model.n_vocab),
+            sampler=TokenSampler(options, seed, self._model.vocab, prompt),
             n_generated_max=min(asked, bound),
             arrived_at=arrived_at,
             seated_at=time.monotonic(),
@@ -245,13 +251,14 @@ class LlamaEngine:
             sequence.prefilled_at = time.monotonic()
         logits = self._model.logits(row)
         try:
-            token = sequence.sampler.choose(self._model.context, row, logits)
+            token = sequence.sampler.choose(logits, len(sequence.generated))
         except EngineRefused as exc:
             self._fail(slot, exc.code, exc.detail, result)
             return
         if self._model.is_end(token):
             self._end(slot, FinishReason.STOP, result)
             return
+        sequence.sampler.accept(token)
         request = sequence.request
         logprobs: tuple[StepLogprob, ...] = ()
         if request.n_logprobs is not None:
@@ -268,7 +275,6 @@ class LlamaEngine:
     def _end(self, slot: Slot, reason: FinishReason, result: StepResult) -> None:
         self._tick += 1
         sequence = slot.leave(self._tick)
-        sequence.sampler.close()
         request = sequence.request
         rest = sequence.text.finish() if reason is not FinishReason.CANCELLED else ""
         if rest:
@@ -300,7 +306,6 @@ class LlamaEngine:
         """End a request without an answer; nothing that it computed is trusted any more."""
         self._tick += 1
         sequence = slot.leave(self._tick)
-        sequence.sampler.close()
         self._model.forget(slot.number, 0)
         slot.cached.clear()
         result.failed.append(Failed(sequence.request.id, code, detail))

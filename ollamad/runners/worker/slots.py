@@ -54,7 +54,7 @@ class Sequence:
     prompt: list[int]
     text: TextAssembler
     sampler: Any
-    """The sampler chain; its type belongs to the engine."""
+    """Chooses the tokens; its type belongs to the engine."""
     n_generated_max: int
     arrived_at: float
     seated_at: float

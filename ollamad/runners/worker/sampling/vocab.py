@@ -1,0 +1,27 @@
+"""What sampling has to know about a model's vocabulary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+
+def _no_tokens(_text: str) -> Sequence[int]:
+    return ()
+
+
+def _no_piece(_token: int) -> bytes:
+    return b""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VocabFacts:
+    """One of these for each loaded model: what is derived from it is kept by its identity."""
+
+    n_vocab: int
+    end_tokens: tuple[int, ...] = ()
+    """Tokens that end an answer."""
+    tokenize: Callable[[str], Sequence[int]] = _no_tokens
+    """Token ids of a text, without added or recognised special tokens."""
+    piece: Callable[[int], bytes] = _no_piece
+    """A token's bytes."""
