@@ -29,8 +29,8 @@ _BREAKERS_KEPT: Final = 8
 _FLAT_BASE: Final = 1.000001
 """Up to here longer sequences cost the same; llama.cpp grows them by less than a thousandth."""
 _LN_FLOAT_MAX: Final = 88.7228391
-_PENALTY_MAX: Final = 1e30
-"""More than any logit, and still a number when it is taken from one."""
+_PENALTY_MAX: Final = 3e38
+"""Still a number when it is taken from a logit."""
 _ROOM: Final = 256
 _NOTHING: Final[Change] = (np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32))
 
