@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from ollamad.options import SamplingOptions
-from ollamad.runners.worker.bindings import llama
+from ollamad.registry.embedded import embedded_model_file
+from ollamad.runners.worker.bindings import llama, start_backends
 from ollamad.runners.worker.sampling.candidates import Candidates
-from ollamad.runners.worker.sampling.dry import Dry
+from ollamad.runners.worker.sampling.dry import Dry, breakers_of
 from ollamad.runners.worker.sampling.edits import Editor, edited
 from ollamad.runners.worker.sampling.mirostat import Mirostat
 from ollamad.runners.worker.sampling.penalties import Penalties
@@ -234,3 +235,60 @@ def test_mirostat_keeps_what_llama_cpp_keeps(
     # A number of thousands is rounded from a power of estimates.
     assert len(kept.tokens) == pytest.approx(len(left), rel=0.002)
     assert set(kept.tokens.tolist()) <= left or left <= set(kept.tokens.tolist())
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Iterator[tuple[Any, VocabFacts]]:
+    """llama.cpp's vocabulary of the embedded model, and what we know of it."""
+    start_backends()
+    path = embedded_model_file()
+    assert path is not None, "install the extra `embedded`: the tests use its model"
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    model = llama.llama_model_load_from_file(str(path).encode(), params)
+    vocab = llama.llama_model_get_vocab(model)
+
+    def tokenize(text: str) -> list[int]:
+        data = text.encode()
+        tokens = (ctypes.c_int32 * 64)()
+        return tokens[: llama.llama_tokenize(vocab, data, len(data), tokens, 64, False, False)]
+
+    def piece(token: int) -> bytes:
+        buffer = ctypes.create_string_buffer(256)
+        size = llama.llama_token_to_piece(vocab, token, buffer, 256, 0, True)
+        return buffer.raw[:size]
+
+    n_vocab = llama.llama_vocab_n_tokens(vocab)
+    yield vocab, VocabFacts(n_vocab=n_vocab, tokenize=tokenize, piece=piece)
+    llama.llama_model_free(model)
+
+
+POEM = """The sea: it rises, and the sea falls.
+The sea: it rises, and the wind calls, "the sea, the sea".
+* the sea: it rises, and the"""
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("breakers", [(), ("\n", ":", '"', "*"), ("rises,",), ("and the", "\n")])
+@pytest.mark.parametrize("n_last", range(6))
+def test_dry_breakers_are_those_of_llama_cpp(
+    applied: Callable[..., dict[int, float]],
+    vocabulary: tuple[Any, VocabFacts],
+    breakers: tuple[str, ...],
+    n_last: int,
+) -> None:
+    vocab, facts = vocabulary
+    said = facts.tokenize(POEM)[: -n_last or None]
+    logits = np.zeros(facts.n_vocab, dtype=np.float32)
+    options = SamplingOptions(dry_multiplier=0.8, dry_allowed_length=1, dry_penalty_last_n=64)
+    array = (ctypes.c_char_p * len(breakers))(*(text.encode() for text in breakers))
+
+    theirs = applied(
+        logits,
+        llama.llama_sampler_init_dry(vocab, 0.8, 1.75, 1, 64, array, len(breakers)),
+        said=said,
+    )
+
+    ours = logits_of(Dry(options, said, breakers_of(breakers, facts)), logits)
+    expected = {token: logit for token, logit in theirs.items() if logit}
+    assert {t: ours[t] for t in np.flatnonzero(ours).tolist()} == pytest.approx(expected)
