@@ -107,7 +107,7 @@ def serves(plan: LoadPlan, subject: Subject, options: LoadOptions) -> bool:
 def _serves_sizes(plan: LoadPlan, subject: Subject, options: LoadOptions) -> bool:
     n_ctx, n_batch, n_ubatch = options.n_ctx, options.n_batch, options.n_ubatch
     return (
-        (n_ctx is None or clamp_n_ctx(n_ctx, subject, _rope(options)) == plan.n_ctx)
+        (n_ctx is None or clamp_n_ctx(n_ctx, subject, plan.rope) == plan.n_ctx)
         and (n_batch is None or min(n_batch, plan.n_ctx) == plan.n_batch)
         and (not n_ubatch or min(n_ubatch, plan.n_batch) == (plan.n_ubatch or plan.n_batch))
     )

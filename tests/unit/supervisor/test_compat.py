@@ -197,6 +197,7 @@ def test_another_position_encoding_reaches_beyond_what_the_model_was_trained_for
 
     assert plan.n_ctx == 2 * N_CTX_TRAIN
     assert serves(plan, SUBJECT, stretched)
+    assert serves(plan, SUBJECT, LoadOptions(n_ctx=2 * N_CTX_TRAIN))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Mirostat: keeps the surprise of an answer at a target, instead of cutting at fixed values.
 
+It takes the place of all rules that truncate. Biases and penalties still apply before it, which
+llama.cpp's own chain leaves out: who asks for both should get both.
+
 Its one number of state, `mu`, is the surprise it tolerates. It is not sent to another runner: where
 a stream is continued there, `mu` starts anew and the answer may differ from there on.
 """
