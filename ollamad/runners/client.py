@@ -46,6 +46,7 @@ from ollamad.runners.protocol import (
     Ranked,
     RequestId,
     Shutdown,
+    Threads,
     Tokenize,
     Tokenized,
     ToRunner,
@@ -151,7 +152,7 @@ class RunnerClient:
                 self._fail(message.id, InvalidBody(text))
             case Load():
                 self._on_life(LoadFailed(FailureCode.BAD_REQUEST, str(reason)))
-            case Cancel() | Shutdown():
+            case Cancel() | Threads() | Shutdown():
                 raise reason
             case _:
                 assert_never(message)
@@ -165,6 +166,10 @@ class RunnerClient:
     def load(self, plan: LoadPlan) -> None:
         """Tell the runner which model to load. The answers are life messages."""
         self._post(Load(plan))
+
+    def use_threads(self, n_threads: int) -> None:
+        """Tell the runner with how many threads to compute from now on."""
+        self._post(Threads(n_threads))
 
     def shut_down(self) -> None:
         """Tell the runner to exit."""

@@ -274,6 +274,12 @@ class Rank(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     truncate: bool = True
 
 
+class Threads(msgspec.Struct, frozen=True, tag=True):
+    """Compute with so many threads from the next step on: others need the cores, or no longer."""
+
+    n_threads: int
+
+
 class Cancel(msgspec.Struct, frozen=True, tag=True):
     """Nobody waits for this request any more. Legal at any time, also for an unknown id."""
 
@@ -284,7 +290,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """Exit now. Open requests are abandoned: whoever asks has drained before."""
 
 
-ToRunner = Load | Generate | Tokenize | Embed | Rank | Cancel | Shutdown
+ToRunner = Load | Generate | Tokenize | Embed | Rank | Cancel | Threads | Shutdown
 
 # From the runner
 

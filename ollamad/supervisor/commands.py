@@ -44,6 +44,14 @@ class Refuse:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AssignThreads:
+    """The runner is to compute with so many threads from now on."""
+
+    runner: RunnerId
+    n_threads: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Note:
     """A decision for the log, with its numbers."""
 
@@ -52,4 +60,4 @@ class Note:
     level: int = logging.INFO
 
 
-Command = StartRunner | StopRunner | Grant | Refuse | Note
+Command = StartRunner | StopRunner | Grant | Refuse | AssignThreads | Note

@@ -29,7 +29,7 @@ from ollamad.gpu.devices import HOST
 from ollamad.gpu.placement import explain_misfit, place
 from ollamad.runners.states import RunnerState
 from ollamad.supervisor import daemonstate
-from ollamad.supervisor.commands import Command, Grant, Refuse
+from ollamad.supervisor.commands import AssignThreads, Command, Grant, Refuse
 from ollamad.supervisor.compat import PlanDefaults, plans, serves
 from ollamad.supervisor.daemonstate import DaemonEvent, DaemonState
 from ollamad.supervisor.events import (
@@ -42,7 +42,7 @@ from ollamad.supervisor.events import (
     UnloadAsked,
 )
 from ollamad.supervisor.eviction import choose_victims
-from ollamad.supervisor.residents import COMING, LEAVING, Resident
+from ollamad.supervisor.residents import COMING, LEAVING, SERVING, Resident
 from ollamad.supervisor.roster import Roster
 from ollamad.supervisor.tickets import Ticket, TicketEvent, TicketLine, TicketState
 from ollamad.units import format_bytes
@@ -91,6 +91,7 @@ class Core:
             self._apply(event, now)
         self.roster.expire(now)
         self._settle(now)
+        self._share_cores()
         if self.state is DaemonState.DRAINING and not self.residents:
             self.state = daemonstate.advance(self.state, DaemonEvent.ALL_GONE)
         orders, self.roster.orders = self.roster.orders, []
@@ -277,6 +278,22 @@ class Core:
         if ready:
             fewest = min(ready, key=lambda r: (len(r.leases), r.runner))
             self.roster.evict(fewest, f"{ticket.subject.name} waited too long for room", now)
+
+    def _share_cores(self) -> None:
+        """Let the runners that are used share the cores: together they never use more.
+
+        An idle runner keeps what it had, since its threads sleep. Each gets one at least, and never
+        more than its plan says; one alone gets that.
+        """
+        busy = [r for r in self.residents.values() if r.leases and r.state in SERVING]
+        for resident in busy:
+            share = max(self.defaults.n_cores // len(busy), 1)
+            n_threads = resident.plan.n_threads
+            if len(busy) > 1:
+                n_threads = min(n_threads, share)
+            if n_threads != resident.n_threads:
+                resident.n_threads = n_threads
+                self.roster.orders.append(AssignThreads(resident.runner, n_threads))
 
     # Orders
 

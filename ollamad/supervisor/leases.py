@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from typing import Final
+
+import msgspec
 
 from ollamad.options import SamplingOptions
 from ollamad.runners.client import RunnerClient
 from ollamad.runners.mailbox import Mailbox
-from ollamad.runners.protocol import Generate, RequestId
+from ollamad.runners.protocol import Generate, Grammar, RequestId
+
+SEED_BITS: Final = 32
 
 
 class Lease:
@@ -39,8 +45,13 @@ class Lease:
         context: tuple[int, ...] = (),
         n_logprobs: int | None = None,
         echo_tokens: bool = False,
+        grammar: Grammar | None = None,
+        shift: bool = False,
     ) -> Mailbox:
         """Start a generation and return where its answer arrives."""
+        if sampling.seed < 0:
+            # Chosen here, so that another runner could go on with the same chance.
+            sampling = msgspec.structs.replace(sampling, seed=secrets.randbits(SEED_BITS))
         request_id = self._client.next_id()
         self._requests.append(request_id)
         return self._client.generate(
@@ -52,6 +63,8 @@ class Lease:
                 sampling=sampling,
                 n_logprobs=n_logprobs,
                 echo_tokens=echo_tokens,
+                grammar=grammar,
+                shift=shift,
             )
         )
 

@@ -11,7 +11,16 @@ import trio
 from ollamad.config import RunnerConfig
 from ollamad.errors import OllamadError
 from ollamad.runners.launch import Launcher
-from ollamad.supervisor.commands import Command, Grant, Note, Refuse, StartRunner, StopRunner
+from ollamad.runners.protocol import EngineGauges
+from ollamad.supervisor.commands import (
+    AssignThreads,
+    Command,
+    Grant,
+    Note,
+    Refuse,
+    StartRunner,
+    StopRunner,
+)
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.events import Event, RunnerId, TicketId
@@ -55,6 +64,11 @@ class Loop:
         """The runners whose processes have not ended."""
         return tuple(self._runners.values())
 
+    def gauges_of(self, runner: RunnerId) -> EngineGauges | None:
+        """Return what a runner's engine last said of itself."""
+        task = self._runners.get(runner)
+        return task.gauges if task is not None else None
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Runners are stopped, bounded by their patience, before it ends."""
         async with trio.open_nursery() as nursery:
@@ -80,6 +94,8 @@ class Loop:
                 self._answer(ticket, self._runners[runner])
             case Refuse(ticket, error):
                 self._answer(ticket, error)
+            case AssignThreads(runner, n_threads):
+                self._runners[runner].client.use_threads(n_threads)
             case Note():
                 _log.log(command.level, command.message, extra={"fields": dict(command.fields)})
 

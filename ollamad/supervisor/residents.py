@@ -20,6 +20,8 @@ request's end and the next one's start. All others wait in the line, where they 
 
 COMING: Final = frozenset({RunnerState.STARTING, RunnerState.LOADING})
 """States in which a runner will serve soon."""
+SERVING: Final = frozenset({RunnerState.READY, RunnerState.DRAINING})
+"""States in which a runner may be computing."""
 LEAVING: Final = frozenset({RunnerState.DRAINING, RunnerState.STOPPING, RunnerState.RECLAIMING})
 """States from which a runner is never called back."""
 
@@ -42,6 +44,11 @@ class Resident:
     """When the current state has lasted too long."""
     progress: float = 0.0
     memory: MemoryUse | None = None
+    n_threads: int = 0
+    """Threads it computes with now; at first what its plan says."""
+
+    def __post_init__(self) -> None:
+        self.n_threads = self.n_threads or self.plan.n_threads
 
     @property
     def weights_id(self) -> WeightsId:

@@ -18,6 +18,7 @@ from ollamad.runners.launch import Launcher, RunnerProcess, RunnerSpec
 from ollamad.runners.logs import RunnerLog
 from ollamad.runners.protocol import (
     PROTOCOL_VERSION,
+    EngineGauges,
     FailureCode,
     Hello,
     Loaded,
@@ -68,6 +69,11 @@ class RunnerTask:
         """The connection to a runner that has been granted."""
         assert self._client is not None  # noqa: S101 - a grant follows Loaded, which it sent
         return self._client
+
+    @property
+    def gauges(self) -> EngineGauges | None:
+        """What its engine last said of itself."""
+        return self._client.gauges if self._client is not None else None
 
     def stop(self) -> None:
         """Begin the stop ladder."""

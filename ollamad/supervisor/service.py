@@ -83,7 +83,7 @@ class Supervisor:
 
     def loaded(self) -> tuple[ResidentView, ...]:
         """Return what is resident now."""
-        return resident_views(self._loop.core, trio.current_time())
+        return resident_views(self._loop.core, trio.current_time(), self._loop.gauges_of)
 
     def reconfigure(self, scheduling: SchedulingConfig) -> None:
         """Use other limits from the next decision on."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 from ollamad.modelinfo import WeightsId
+from ollamad.runners.protocol import EngineGauges
 from ollamad.runners.states import RunnerState
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.events import RunnerId
@@ -28,14 +30,20 @@ class ResidentView:
     n_leases: int
     expires_at: float
     """When it leaves if nobody uses it from now on; infinite for never."""
+    gauges: EngineGauges | None
+    """What its engine last said of itself; `None` before it said anything."""
 
 
-def resident_views(core: Core, now: float) -> tuple[ResidentView, ...]:
+def resident_views(
+    core: Core, now: float, gauges_of: Callable[[RunnerId], EngineGauges | None]
+) -> tuple[ResidentView, ...]:
     """Return what is resident at *now*."""
-    return tuple(_view(resident, now) for resident in core.residents.values())
+    return tuple(
+        _view(resident, now, gauges_of(resident.runner)) for resident in core.residents.values()
+    )
 
 
-def _view(resident: Resident, now: float) -> ResidentView:
+def _view(resident: Resident, now: float, gauges: EngineGauges | None) -> ResidentView:
     since = resident.idle_since if resident.is_idle else now
     return ResidentView(
         runner=resident.runner,
@@ -49,4 +57,5 @@ def _view(resident: Resident, now: float) -> ResidentView:
         n_slots=resident.plan.n_slots,
         n_leases=len(resident.leases),
         expires_at=since + resident.keep_alive_s if math.isfinite(since) else math.inf,
+        gauges=gauges,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,25 +9,14 @@ import msgspec
 import pytest
 
 from ollamad.options import SamplingOptions
-from ollamad.runners.protocol import (
-    FailureCode,
-    Finished,
-    FinishReason,
-    Generate,
-    LoadPlan,
-)
+from ollamad.runners.protocol import FailureCode, FinishReason, Generate, LoadPlan
 from ollamad.runners.worker.bindings import start_backends
 from ollamad.runners.worker.engine import EngineRefused
 from ollamad.runners.worker.llamaengine import LlamaEngine
+from tests.process.answers import Answers, alone, quiet
 from tests.process.precise import write_precise
 
 pytestmark = [pytest.mark.process, pytest.mark.model]
-
-GREEDY = SamplingOptions(temperature=0, num_predict=12)
-
-
-def quiet(_fraction: float) -> None:
-    """Nobody watches the load."""
 
 
 @pytest.fixture(scope="module")
@@ -62,47 +50,7 @@ def engine(new_engine: Callable[..., LlamaEngine]) -> LlamaEngine:
     return new_engine()
 
 
-class Answers:
-    """Steps an engine and keeps what comes."""
-
-    def __init__(self, engine: LlamaEngine) -> None:
-        self.engine = engine
-        self.tokens: dict[int, list[int]] = {}
-        self.text: dict[int, str] = {}
-        self.finished: dict[int, Finished] = {}
-        self.failed: dict[int, FailureCode] = {}
-
-    def submit(self, request_id: int, prompt: str, sampling: SamplingOptions = GREEDY) -> None:
-        self.tokens[request_id], self.text[request_id] = [], ""
-        self.engine.submit(Generate(id=request_id, prompt=prompt, sampling=sampling))
-
-    def step(self) -> None:
-        self.take(self.engine.step())
-
-    def take(self, result: object) -> None:
-        for delta in result.deltas:  # type: ignore[attr-defined]
-            assert delta.offset == len(self.tokens[delta.id]), "a token was lost or doubled"
-            self.tokens[delta.id].extend(delta.tokens)
-            self.text[delta.id] += delta.text
-        for finished in result.finished:  # type: ignore[attr-defined]
-            assert finished.id not in self.finished, "a request ended twice"
-            self.finished[finished.id] = finished
-        for failed in result.failed:  # type: ignore[attr-defined]
-            self.failed[failed.id] = failed.code
-
-    def run(self) -> None:
-        while self.engine.has_work:
-            self.step()
-
-
-def alone(engine: LlamaEngine, prompt: str, sampling: SamplingOptions = GREEDY) -> list[int]:
-    answers = Answers(engine)
-    answers.submit(1, prompt, sampling)
-    answers.run()
-    return answers.tokens[1]
-
-
-def test_greedy_without_a_chain_chooses_what_the_chain_would(engine: LlamaEngine) -> None:
+def test_greedy_chooses_the_same_with_a_penalty_that_is_none(engine: LlamaEngine) -> None:
     penalised_by_nothing = SamplingOptions(
         temperature=0, num_predict=12, presence_penalty=1e-9, repeat_last_n=1
     )
@@ -200,43 +148,6 @@ def test_what_cannot_be_computed_is_refused_at_once(
 def test_token_ids_of_another_model_are_refused(engine: LlamaEngine) -> None:
     with pytest.raises(EngineRefused, match="does not have"):
         engine.submit(Generate(id=1, prompt="x", context=(1, 10**6)))
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_any_interleaving_of_requests_and_cancellations_gives_each_its_solo_answer(
-    engine: LlamaEngine, new_engine: Callable[..., LlamaEngine], seed: int
-) -> None:
-    chance = random.Random(seed)  # noqa: S311 - no secret
-    prompts = [
-        " ".join(chance.choice(["sea", "sun", "moon", "the", "a", "old"]) for _ in range(n))
-        for n in (1, 2, 5, 12, 30, 60)
-    ]
-    answers = Answers(engine)
-    asked: dict[int, str] = {}
-    cancelled: set[int] = set()
-    for request_id in range(12):
-        asked[request_id] = chance.choice(prompts)
-        answers.submit(request_id, asked[request_id])
-        for _ in range(chance.randrange(4)):
-            answers.step()
-        if chance.random() < 0.3:
-            leaving = chance.choice(list(asked))
-            answers.take(engine.cancel(leaving))
-            cancelled.add(leaving)
-    answers.run()
-
-    assert set(answers.finished) == set(asked)
-    assert answers.failed == {}
-    reference = new_engine(n_slots=1)
-    for request_id, prompt in asked.items():
-        solo = alone(reference, prompt)
-        if answers.finished[request_id].reason is FinishReason.CANCELLED:
-            assert request_id in cancelled
-            assert answers.tokens[request_id] == solo[: len(answers.tokens[request_id])]
-        else:
-            assert answers.tokens[request_id] == solo
-    assert engine.gauges.slots_busy == 0
-    assert engine.gauges.waiting == 0
 
 
 def test_a_prefill_that_is_interrupted_leaves_the_others_whole(

@@ -170,7 +170,7 @@ async def test_after_an_answer_nothing_holds_the_model(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"format": "json"}, "structured output (format) is not supported yet"),
+        ({"format": "xml"}, 'invalid format: "xml"; expected "json" or a valid JSON Schema object'),
         ({"tools": [{"type": "function"}]}, "library/tiny:latest does not support tools"),
         ({"think": "hard"}, "invalid think value"),
         ({"top_logprobs": 21}, "top_logprobs must be between 0 and 20"),

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from quart import Response
 
-from ollamad.errors import CapabilityMissing, InvalidBody, UnsupportedOption
+from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.doors import Doors
 from ollamad.http.ollama.wire import (
     ChatRequest,
@@ -25,12 +25,21 @@ from ollamad.http.prompt.gotemplate.chat import Think
 from ollamad.http.streaming import NDJSON_TYPE, AnswerLines
 from ollamad.modelinfo import StoredModel
 from ollamad.options import LoadOptions, SamplingOptions, parse_options, retired_notes
-from ollamad.runners.protocol import FinishReason, StepLogprob, Timings, TokenLogprob
+from ollamad.runners.protocol import (
+    FinishReason,
+    Grammar,
+    GrammarKind,
+    StepLogprob,
+    Timings,
+    TokenLogprob,
+)
 
 _log = logging.getLogger(__name__)
 
 TOP_LOGPROBS_MAX: Final = 20
 _SHOWN_CHARS_MAX: Final = 100
+_NEVER_SHIFTED: Final = frozenset({"deepseek2"})
+"""Architectures whose context is not shifted unless asked: as in Ollama."""
 _DONE_REASONS: Final = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
@@ -48,6 +57,9 @@ class Asked:
     sampling: SamplingOptions
     think: Think
     n_logprobs: int | None
+    grammar: Grammar | None
+    shift: bool
+    """Go on past the context's end by dropping old tokens."""
 
 
 def check_early(body: Request) -> None:
@@ -65,12 +77,15 @@ def asked_of(body: Request, model: StoredModel, verb: str) -> Asked:
         think = True
     if "completion" not in model.capabilities:
         raise CapabilityMissing(f'"{body.model}" does not support {verb}')
-    check_format(body.format)
+    grammar = read_format(body.format)
     load, sampling = parse_options(model.parameters, body.options)
     for note in retired_notes(model.parameters, body.options):
         _log.debug("%s: %s", model.name.display, note)
     n_logprobs = body.top_logprobs if body.logprobs else None
-    return Asked(load, sampling, think, n_logprobs)
+    shift = body.shift
+    if shift is None:
+        shift = model.facts.architecture not in _NEVER_SHIFTED
+    return Asked(load, sampling, think, n_logprobs, grammar, shift)
 
 
 def read_think(value: Any) -> Think:  # a JSON value of any shape
@@ -89,16 +104,16 @@ def read_think(value: Any) -> Think:  # a JSON value of any shape
             )
 
 
-def check_format(value: Any) -> None:  # a JSON value of any shape
-    """Raise for a format that is wrong, or that we cannot keep to yet."""
+def read_format(value: Any) -> Grammar | None:  # a JSON value of any shape
+    """Return what a request's format asks an answer to be. Raises InvalidBody."""
     if value is None or value == "":
-        return
-    if value == "json" or isinstance(value, dict):
-        raise UnsupportedOption(
-            "structured output (format) is not supported yet; leave format out, or ask for JSON "
-            "in the prompt"
-        )
-    shown = msgspec.json.encode(value).decode()[:_SHOWN_CHARS_MAX]
+        return None
+    if value == "json":
+        return Grammar(GrammarKind.JSON)
+    text = msgspec.json.encode(value).decode()
+    if isinstance(value, dict):
+        return Grammar(GrammarKind.JSON_SCHEMA, text)
+    shown = text[:_SHOWN_CHARS_MAX]
     raise InvalidBody(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
@@ -116,6 +131,9 @@ def measure(
     last.load_duration = nanoseconds(load_s)
     last.prompt_eval_count = timings.prompt_tokens
     last.prompt_eval_duration = nanoseconds(timings.prefill_s)
+    last.prompt_cached_count = timings.cached_tokens
+    last.queue_duration = nanoseconds(timings.queue_s)
+    last.eval_forced_count = timings.forced_tokens
     last.eval_count = timings.generated_tokens
     last.eval_duration = nanoseconds(timings.decode_s)
 

@@ -59,6 +59,8 @@ async def _chat(doors: Doors, body: ChatRequest) -> Response:
         asked.sampling,
         add_special=prompt.add_special,
         n_logprobs=asked.n_logprobs,
+        grammar=asked.grammar,
+        shift=asked.shift,
     )
     answer = _Answer(doors, body, lease, started_at)
     first = await mailbox.take()

@@ -53,6 +53,8 @@ async def _generate(doors: Doors, body: GenerateRequest) -> Response:
         add_special=prompt.add_special,
         context=tuple(body.context),
         n_logprobs=asked.n_logprobs,
+        grammar=asked.grammar,
+        shift=asked.shift,
         echo_tokens=not body.raw,
     )
     answer = _Answer(doors, body, lease, started_at)

@@ -16,6 +16,7 @@ from ollamad.http.doors import Doors, json_answer, read_body
 from ollamad.http.ollama.wire import (
     CopyRequest,
     Details,
+    EngineNumbers,
     ListedModel,
     ModelRequest,
     PsResponse,
@@ -25,6 +26,7 @@ from ollamad.http.ollama.wire import (
     TagsResponse,
     TensorEntry,
     VersionResponse,
+    nanoseconds,
     rfc3339,
 )
 from ollamad.http.prompt.render import template_of
@@ -172,6 +174,29 @@ def _running_model(doors: Doors, view: ResidentView, model: StoredModel) -> Runn
         expires_at=rfc3339((doors.clock.now() + left).astimezone(_zone_for(left))),
         size_vram=view.vram_bytes,
         context_length=view.n_ctx,
+        engine=_engine_numbers(view),
+    )
+
+
+def _engine_numbers(view: ResidentView) -> EngineNumbers | None:
+    gauges = view.gauges
+    if gauges is None:
+        return None
+    return EngineNumbers(
+        slots=view.n_slots,
+        slots_busy=gauges.slots_busy,
+        waiting=gauges.waiting,
+        kv_cells=gauges.kv_cells,
+        kv_used=gauges.kv_used,
+        kv_shared=gauges.kv_shared,
+        idle_sequences=gauges.idle_sequences,
+        steps=gauges.steps,
+        step_duration=nanoseconds(gauges.step_s),
+        batch_tokens=gauges.batch_tokens,
+        prompt_tokens=gauges.prompt_tokens,
+        cached_tokens=gauges.cached_tokens,
+        generated_tokens=gauges.generated_tokens,
+        forced_tokens=gauges.forced_tokens,
     )
 
 

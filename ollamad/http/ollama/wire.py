@@ -36,7 +36,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True):
     options: dict[str, Any] = {}
     think: Any = None
     truncate: bool = True
-    shift: bool = True
+    shift: bool | None = None
     logprobs: bool = False
     top_logprobs: int = 0
     debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
@@ -82,7 +82,7 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     options: dict[str, Any] = {}
     think: Any = None
     truncate: bool = True
-    shift: bool = True
+    shift: bool | None = None
     logprobs: bool = False
     top_logprobs: int = 0
     debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
@@ -165,6 +165,10 @@ class GenerateResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    queue_duration: int = 0
+    """From the runner's having it to a slot. This and the next two are not in Ollama's API."""
+    prompt_cached_count: int = 0
+    eval_forced_count: int = 0
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
     logprobs: list[LogprobEntry] = []
 
@@ -194,6 +198,10 @@ class ChatResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    queue_duration: int = 0
+    """From the runner's having it to a slot. This and the next two are not in Ollama's API."""
+    prompt_cached_count: int = 0
+    eval_forced_count: int = 0
 
 
 class Details(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -227,7 +235,27 @@ class TagsResponse(msgspec.Struct):
     models: list[ListedModel]
 
 
-class RunningModel(msgspec.Struct, kw_only=True):
+class EngineNumbers(msgspec.Struct, kw_only=True):
+    """What a running model's engine does. Not in Ollama's API. Totals count from its load."""
+
+    slots: int
+    slots_busy: int
+    waiting: int
+    kv_cells: int
+    kv_used: int
+    kv_shared: int
+    idle_sequences: int
+    steps: int
+    step_duration: int
+    """Nanoseconds of all steps together."""
+    batch_tokens: int
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    forced_tokens: int
+
+
+class RunningModel(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One model of /api/ps."""
 
     name: str
@@ -238,6 +266,7 @@ class RunningModel(msgspec.Struct, kw_only=True):
     expires_at: str
     size_vram: int
     context_length: int
+    engine: EngineNumbers | None = None
 
 
 class PsResponse(msgspec.Struct):

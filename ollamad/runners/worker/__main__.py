@@ -38,8 +38,9 @@ def _engine(name: str) -> tuple[EngineLoader, str]:
 
 
 async def _serve(descriptor: int, load: EngineLoader, build: str) -> None:
-    end = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
-    await serve(trio.SocketStream(end), load, build)
+    end = socket.socket(fileno=descriptor)
+    end.setblocking(False)
+    await serve(end, load, build)
 
 
 if __name__ == "__main__":

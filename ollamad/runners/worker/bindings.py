@@ -51,25 +51,31 @@ def _log_to_stderr(level: int, text: bytes, _data: object) -> None:
         os.write(2, mark + b" " + text.rstrip() + b"\n")
 
 
+def ggml() -> ctypes.CDLL:
+    """Return ggml's library: the very copy that libllama links.
+
+    Every other spelling of its name is a separate copy with its own registry of backends.
+    """
+    folder = Path(llama.__file__).parent / "lib"
+    return ctypes.CDLL(str(folder / "libggml.so.0"))
+
+
 def start_backends() -> str:
     """Load the compute backends and return a line that says what they are.
 
-    In a build with loadable backends they must be loaded by the very library that libllama links
-    (`libggml.so.0`): every other spelling of its name is a separate copy with its own registry.
+    In a build with loadable backends they must be loaded by `ggml`'s own copy of the library.
     """
     llama.llama_log_set(_log_to_stderr, ctypes.c_void_p(0))
     folder = Path(llama.__file__).parent / "lib"
-    library = folder / "libggml.so.0"
-    if library.exists():
-        ggml = ctypes.CDLL(str(library))
-        ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-        if ggml.ggml_backend_dev_count() == 0:
-            ggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
-            ggml.ggml_backend_load_all_from_path(os.fsencode(folder))
-        if ggml.ggml_backend_dev_count() == 0:
-            raise RuntimeError(
-                f"llama.cpp found no compute device: {folder} holds no backend for this processor"
-            )
+    library = ggml()
+    library.ggml_backend_dev_count.restype = ctypes.c_size_t
+    if library.ggml_backend_dev_count() == 0:
+        library.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+        library.ggml_backend_load_all_from_path(os.fsencode(folder))
+    if library.ggml_backend_dev_count() == 0:
+        raise RuntimeError(
+            f"llama.cpp found no compute device: {folder} holds no backend for this processor"
+        )
     llama.llama_backend_init()
     version = llama.llama_version().decode()
     features = llama.llama_print_system_info().decode().strip(" |")

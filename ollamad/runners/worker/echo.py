@@ -87,6 +87,9 @@ class EchoEngine:
                 words = [str(i) for i in range(int(number))]
         self._open[request.id] = (request, words, TextAssembler(request.sampling.stop))
 
+    def use_threads(self, n_threads: int) -> None:
+        """It computes with one."""
+
     def interrupt(self, request_id: RequestId) -> None:
         """Steps are short: nothing to interrupt."""
 

@@ -99,6 +99,10 @@ class Engine(Protocol):
         """Return token ids of *text*. Raises EngineRefused."""
         ...
 
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+        ...
+
     def interrupt(self, request_id: RequestId) -> None:
         """End the running step early if it is worth it: *request_id* will be cancelled.
 

@@ -1,4 +1,4 @@
-"""One loaded model and its context: load, tokenize, batch, decode, KV memory.
+"""One loaded model and its context: tokens, batches, logits, and the KV memory.
 
 A thin, typed layer over llama.cpp's C API. It knows tokens, positions and sequences, not requests.
 Only the engine's thread may call it, but for `abort`.
@@ -10,23 +10,32 @@ import ctypes
 import enum
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ollamad.runners.protocol import FailureCode, LoadPlan
+from ollamad.runners.protocol import FailureCode, LoadPlan, MemoryKind
+from ollamad.runners.worker.batch import Batch, Part
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
+from ollamad.runners.worker.loading import load_model, open_context
+from ollamad.runners.worker.prefixtree import SequenceId
 from ollamad.runners.worker.sampling.vocab import VocabFacts
+from ollamad.runners.worker.tokens import tokens_of
 
-_KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
-"""Numbers of ggml's types."""
-_FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
-_LOAD_MODE_NONE: Final = 0
-_LOAD_MODE_MMAP: Final = 1
+SEQUENCES_MAX: Final = 256
+"""llama.cpp's own limit."""
+IDLE_SEQUENCES: Final = 24
+"""Sequences beyond one a slot, for texts that are kept. Each costs a row of logits in memory, and
+llama.cpp's checks of a batch take time with the square of all."""
+STATES_EXTRA: Final = 4
+"""Running states beyond one a slot, of models that have them: for idle texts. Each costs memory."""
+WINDOWS_PER_SLOT: Final = 2
+"""Windows that layers with a window have room for, where they are not roomy: one for a slot's
+request, one for an idle text."""
 _PIECE_BYTES_MAX: Final = 1 << 16
+_UNBOUNDED: Final = 1 << 40
 
 
 class DecodeOutcome(enum.Enum):
@@ -39,112 +48,160 @@ class DecodeOutcome(enum.Enum):
 
 
 class LlamaModel:
-    """A model in memory with one context of `n_slots` sequences."""
+    """A model in memory with one context."""
 
     def __init__(self, plan: LoadPlan, on_progress: Callable[[float], None]) -> None:
-        """Load the model that *plan* names. Raises EngineRefused."""
-        if plan.adapter_paths:
-            raise EngineRefused(
-                FailureCode.BAD_REQUEST, "models with LoRA adapters cannot be run yet"
-            )
-        self._model = _load_model(plan, on_progress)
-        self._vocab = llama.llama_model_get_vocab(self._model)
-        self.n_vocab: Final[int] = llama.llama_vocab_n_tokens(self._vocab)
+        """Load the model that *plan* names, and see it compute. Raises EngineRefused."""
+        self.model = load_model(plan, on_progress)
+        self.vocab_handle = llama.llama_model_get_vocab(self.model)
+        self.n_vocab: Final[int] = llama.llama_vocab_n_tokens(self.vocab_handle)
         self.vocab: Final = VocabFacts(
             n_vocab=self.n_vocab,
-            end_tokens=tuple(filter(self.is_end, range(self.n_vocab))),
+            find_end_tokens=lambda: self.end_tokens,
             tokenize=functools.partial(self.tokenize, add_special=False),
             piece=self._piece,
         )
         self.n_ctx: Final = plan.n_ctx
         self.n_slots: Final = plan.n_slots
         self.n_batch: Final = plan.n_batch
-        self.context = self._open_context(plan)
-        self._memory = llama.llama_get_memory(self.context)
-        if self._memory is None:
+        self.context = open_context(self.model, plan, n_seq_max=_n_seq_max(self.model, plan))
+        handle = llama.llama_get_memory(self.context)
+        if handle is None:
             raise EngineRefused(
                 FailureCode.BAD_REQUEST, "this model only makes embeddings, it cannot generate"
             )
         self._batch = Batch(self.n_batch)
+        self._logits_array = ctypes.c_float * self.n_vocab
         self._abort = _AbortFlag(self.context)
         self.abort = self._abort.set
         """End the running decode early. May be called from any thread."""
         self.piece = functools.lru_cache(maxsize=1 << 16)(self._piece)
         """Bytes of a token; empty for control tokens."""
+        self._see_it_compute()
+        self.memory: Final = LlamaMemory(handle, self.model, self.context, plan)
 
-    def _open_context(self, plan: LoadPlan) -> Any:
-        params = llama.llama_context_default_params()
-        params.n_ctx = plan.n_ctx * plan.n_slots
-        params.n_batch = plan.n_batch
-        params.n_ubatch = plan.n_batch
-        params.n_seq_max = plan.n_slots
-        params.kv_unified = True
-        params.n_threads = params.n_threads_batch = plan.n_threads
-        params.type_k = params.type_v = _KV_TYPES[plan.kv_type]
-        params.flash_attn_type = _FLASH_ATTENTION[plan.flash_attention]
-        params.no_perf = True
-        context = llama.llama_init_from_model(self._model, params)
-        if not context:
-            raise EngineRefused(
-                FailureCode.OUT_OF_MEMORY,
-                f"no room for a context of {plan.n_slots} times {plan.n_ctx} tokens, or it cannot "
-                "be made with these settings (see the log); try a smaller num_ctx",
-            )
-        return context
+    def _see_it_compute(self) -> None:
+        """Compute two tokens and forget them. Raises EngineRefused.
+
+        Whatever cannot compute here (an instruction the processor lacks, broken weights) must show
+        before the first request does.
+        """
+        first = max(int(llama.llama_vocab_bos(self.vocab_handle)), 0)
+        outcome = self.decode([Part(SequenceId(0), 0, tokens_of((first, first)), True)])
+        if outcome is not DecodeOutcome.DONE or not np.isfinite(self.logits(1)).all():
+            raise EngineRefused(FailureCode.ENGINE, "the model cannot compute a first token")
+
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from the next batch on."""
+        llama.llama_set_n_threads(self.context, n_threads, n_threads)
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Return the token ids of *text*, in which special tokens are recognised."""
         data = text.encode("utf-8", errors="replace")
         room = len(data) + 8  # A token has at least one byte, but for the few added ones.
         tokens = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, True)
+        count = llama.llama_tokenize(
+            self.vocab_handle, data, len(data), tokens, room, add_special, True
+        )
         if count < 0:
             raise EngineRefused(FailureCode.BAD_REQUEST, "the text cannot be tokenized")
         return tokens[:count]
 
     def _piece(self, token: int) -> bytes:
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            count: int = llama.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
-            if count >= 0:
-                return buffer.raw[:count]
-            size = min(-count, _PIECE_BYTES_MAX)
-
-    @property
-    def first_token(self) -> int:
-        """A token that a text may begin with."""
-        return max(int(llama.llama_vocab_bos(self._vocab)), 0)
+        return piece_of(self.vocab_handle, token, shows_special=False)
 
     def is_end(self, token: int) -> bool:
         """*token* ends a generation."""
-        return bool(llama.llama_vocab_is_eog(self._vocab, token))
+        return bool(llama.llama_vocab_is_eog(self.vocab_handle, token))
 
-    def decode(self, parts: Sequence[tuple[int, int, Sequence[int], bool]]) -> DecodeOutcome:
-        """Compute a batch of (sequence, first position, tokens, wants logits of the last token).
+    @functools.cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """All tokens that end a generation. The first look takes a while."""
+        return tuple(filter(self.is_end, range(self.n_vocab)))
 
-        On every outcome but DONE the sequences hold what they held before.
-        """
+    def decode(self, parts: Sequence[Part]) -> DecodeOutcome:
+        """Compute a batch. After any outcome but DONE its sequences must be cut or restarted."""
         self._batch.fill(parts)
         self._abort.clear()
         code = llama.llama_decode(self.context, self._batch.handle)
         if code == 0:
             return DecodeOutcome.DONE
-        for sequence, position, _tokens, _logits in parts:
-            # Finished parts of an aborted batch stay in memory; a half batch is of no use.
-            self.forget(sequence, position)
         if code == 1:
             return DecodeOutcome.NO_ROOM
         return DecodeOutcome.ABORTED if code == 2 else DecodeOutcome.FAILED
 
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         """Return a view of the logits of the *row*-th token of the last batch."""
-        pointer = llama.llama_get_logits_ith(self.context, row)
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+        address = ctypes.addressof(llama.llama_get_logits_ith(self.context, row).contents)
+        return np.frombuffer(self._logits_array.from_address(address), dtype=np.float32)
 
-    def forget(self, sequence: int, from_position: int) -> bool:
-        """Drop keys and values from a position on. False if this model's memory cannot."""
-        return bool(llama.llama_memory_seq_rm(self._memory, sequence, from_position, -1))
+
+def piece_of(vocab: Any, token: int, *, shows_special: bool) -> bytes:
+    """Return the bytes of a token; control tokens have none unless *shows_special*."""
+    size = 64
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        count: int = llama.llama_token_to_piece(vocab, token, buffer, size, 0, shows_special)
+        if count >= 0:
+            return buffer.raw[:count]
+        size = min(-count, _PIECE_BYTES_MAX)
+
+
+def _has_states(model: Any) -> bool:
+    return bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
+
+
+def _n_seq_max(model: Any, plan: LoadPlan) -> int:
+    if _has_states(model):
+        return min(plan.n_slots + STATES_EXTRA, SEQUENCES_MAX)
+    if llama.llama_model_n_swa(model) and not plan.swa_full:
+        return min(plan.n_slots * WINDOWS_PER_SLOT, SEQUENCES_MAX)
+    return min(plan.n_slots + IDLE_SEQUENCES, SEQUENCES_MAX)
+
+
+class LlamaMemory:
+    """`KvMemory` of a context: who has which cells. Costs metadata only, no computation."""
+
+    def __init__(self, handle: Any, model: Any, context: Any, plan: LoadPlan) -> None:
+        """Take the memory over, in which sequence 0 has two tokens, to be forgotten."""
+        self._handle = handle
+        self.window = int(llama.llama_model_n_swa(model))
+        self.n_sequences = int(llama.llama_n_seq_max(context))
+        can_be_cut = llama.llama_memory_seq_rm(handle, 0, 1, -1)
+        llama.llama_memory_seq_rm(handle, 0, -1, -1)
+        if not can_be_cut or _has_states(model):
+            self.kind = MemoryKind.RECURRENT
+        else:
+            self.kind = MemoryKind.WINDOW if self.window else MemoryKind.WHOLE
+        self.is_roomy = plan.swa_full
+        is_state_only = bool(llama.llama_model_is_recurrent(model))
+        self.n_cells = _UNBOUNDED if is_state_only else plan.n_ctx * plan.n_slots
+        self.can_shift: Final = self.kind is not MemoryKind.RECURRENT and bool(
+            llama.llama_memory_can_shift(handle)
+        )
+        """Positions of a sequence's own cells can be moved."""
+
+    def share(self, source: SequenceId, target: SequenceId, begin: int, end: int) -> None:
+        """See KvMemory."""
+        if self.kind is MemoryKind.RECURRENT:
+            llama.llama_memory_seq_cp(self._handle, source, target, -1, -1)
+            return
+        llama.llama_memory_seq_rm(self._handle, target, begin, end)
+        llama.llama_memory_seq_cp(self._handle, source, target, begin, end)
+
+    def cut(self, sequence: SequenceId, n_tokens: int) -> bool:
+        """See KvMemory."""
+        begin = n_tokens or -1
+        return bool(llama.llama_memory_seq_rm(self._handle, sequence, begin, -1))
+
+    def first_kept(self, sequence: SequenceId) -> int:
+        """See KvMemory."""
+        return max(int(llama.llama_memory_seq_pos_min(self._handle, sequence)), 0)
+
+    def drop_middle(self, sequence: SequenceId, begin: int, end: int) -> None:
+        """Forget positions from *begin* to *end*, move the later ones down. Needs `can_shift`."""
+        llama.llama_memory_seq_rm(self._handle, sequence, begin, end)
+        llama.llama_memory_seq_add(self._handle, sequence, end, -1, begin - end)
 
 
 class _AbortFlag:
@@ -168,58 +225,3 @@ class _AbortFlag:
 
     def clear(self) -> None:
         self._flag[0] = b"\x00"
-
-
-class Batch:
-    """llama.cpp's batch, filled through numpy views of its arrays."""
-
-    def __init__(self, n_tokens_max: int) -> None:
-        self.handle = llama.llama_batch_init(n_tokens_max, 0, 1)
-        shape = (n_tokens_max,)
-        as_array = np.ctypeslib.as_array
-        self._token = as_array(self.handle.token, shape=shape)
-        self._position = as_array(self.handle.pos, shape=shape)
-        self._logits = as_array(self.handle.logits, shape=shape)
-        as_array(self.handle.n_seq_id, shape=shape)[:] = 1
-        # Each token's list of sequence ids is one number; the batch holds a pointer to each.
-        self._sequence = np.zeros(shape, dtype=np.int32)
-        first = self._sequence.ctypes.data
-        pointers = ctypes.cast(self.handle.seq_id, ctypes.POINTER(ctypes.c_void_p))
-        for index in range(n_tokens_max):
-            pointers[index] = first + index * self._sequence.itemsize
-
-    def fill(self, parts: Sequence[tuple[int, int, Sequence[int], bool]]) -> None:
-        """Write (sequence, first position, tokens, wants logits of the last token) parts."""
-        row = 0
-        for sequence, position, tokens, wants_logits in parts:
-            end = row + len(tokens)
-            self._token[row:end] = tokens
-            self._position[row:end] = np.arange(position, position + len(tokens))
-            self._sequence[row:end] = sequence
-            self._logits[row:end] = 0
-            self._logits[end - 1] = wants_logits
-            row = end
-        self.handle.n_tokens = row
-
-
-def _load_model(plan: LoadPlan, on_progress: Callable[[float], None]) -> Any:
-    if not Path(plan.model_path).is_file():
-        raise EngineRefused(FailureCode.NOT_FOUND, f"no such file: {plan.model_path}")
-
-    @llama.llama_progress_callback  # type: ignore[untyped-decorator]
-    def progress(fraction: float, _data: object) -> bool:
-        on_progress(fraction)
-        return True  # Returning false would abort the load; a runner is stopped from outside.
-
-    params = llama.llama_model_default_params()
-    params.n_gpu_layers = plan.n_gpu_layers
-    params.load_mode = _LOAD_MODE_MMAP if plan.use_mmap else _LOAD_MODE_NONE
-    params.progress_callback = progress
-    model = llama.llama_model_load_from_file(plan.model_path.encode(), params)
-    if not model:
-        raise EngineRefused(
-            FailureCode.NOT_A_MODEL,
-            "llama.cpp cannot load this file: it is damaged, or of an architecture or type that "
-            "this version does not know",
-        )
-    return model

@@ -1,7 +1,8 @@
 """`LlamaEngine`: continuous batching over one llama.cpp context.
 
-Requests wait until a slot is free, are prefilled in chunks beside the decodes of others, and leave
-their KV cache in the slot for a later prompt that begins the same.
+A request waits for a slot, is prefilled in chunks beside the decodes of others, decodes, and leaves
+what it computed in the cache for later prompts that begin the same. One step is one batch; what is
+chosen after it is the next one's beginning.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
-
-import numpy as np
 
 from ollamad.runners.protocol import (
     Delta,
@@ -26,51 +25,51 @@ from ollamad.runners.protocol import (
     MemoryKind,
     RequestId,
     StepLogprob,
-    Timings,
 )
-from ollamad.runners.worker import slots
-from ollamad.runners.worker.batching import Need, share_batch
+from ollamad.runners.worker.batch import Part
+from ollamad.runners.worker.batching import Need, PrefillAllowance, share_batch
 from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
+from ollamad.runners.worker.gauges import GaugeBoard
+from ollamad.runners.worker.generation import (
+    Generation,
+    GenerationState,
+    shift_range,
+)
+from ollamad.runners.worker.grammar import Grammars
 from ollamad.runners.worker.llama import DecodeOutcome, LlamaModel
-from ollamad.runners.worker.prefixcache import IdleSlot, choose_slot
+from ollamad.runners.worker.prefixcache import PrefixCache
 from ollamad.runners.worker.sampling.check import check
 from ollamad.runners.worker.sampling.logprobs import step_logprob
 from ollamad.runners.worker.sampling.sampler import TokenSampler
-from ollamad.runners.worker.slots import Slot, SlotEvent, SlotState
-from ollamad.runners.worker.text import TextAssembler
+from ollamad.runners.worker.scheduler import seat
 
 GENERATED_CONTEXTS_MAX: Final = 10
 """An answer has at most this many contexts' tokens, whatever is asked: Ollama's bound."""
 
-_SEED_BITS: Final = 32
-
-_Waiting = tuple[Generate, list[int], float, int]
-"""A request without a slot: request, prompt tokens, arrival time, arrival number."""
+SEED_BITS: Final = 32
+GRAMMAR_PATIENCE_S: Final = 0.02
+"""A wait for a grammar while there is nothing to compute: new requests are looked at after it."""
 
 
 class LlamaEngine:
     """The real engine. See `ollamad.runners.worker.engine.Engine`."""
 
-    def __init__(self, model: LlamaModel) -> None:
+    def __init__(self, model: LlamaModel, *, prefix_reuse: bool = True) -> None:
         self._model = model
-        self._slots = [Slot(number) for number in range(model.n_slots)]
-        self._waiting: deque[_Waiting] = deque()
-        self._tick = 0
-        self._steps = 0
+        self._cache = PrefixCache(model.memory, keeps_idle=prefix_reuse)
+        self._grammars = Grammars(model)
+        self._waiting: deque[Generation] = deque()
+        self._running: list[Generation] = []
+        self._allowance = PrefillAllowance()
+        self._board = GaugeBoard(self._cache, model.memory.n_cells)
+        self._arrivals = 0
         self._prefilling: frozenset[RequestId] = frozenset()
         """Requests whose prompt is in the batch being computed; read by `interrupt`."""
 
     @classmethod
     def loaded(cls, plan: LoadPlan, on_progress: Callable[[float], None]) -> LlamaEngine:
         """Return an engine with the model that *plan* names. Raises EngineRefused."""
-        model = LlamaModel(plan, on_progress)
-        # One token, computed and forgotten: whatever cannot compute here (an instruction the
-        # processor lacks, broken weights) must show before the first request does.
-        outcome = model.decode([(0, 0, [model.first_token], True)])
-        if outcome is not DecodeOutcome.DONE or not np.isfinite(model.logits(0)).all():
-            raise EngineRefused(FailureCode.ENGINE, "the model cannot compute a first token")
-        model.forget(0, 0)
-        return cls(model)
+        return cls(LlamaModel(plan, on_progress), prefix_reuse=plan.prefix_reuse)
 
     @property
     def n_ctx(self) -> int:
@@ -83,34 +82,62 @@ class LlamaEngine:
         return self._model.n_slots
 
     @property
-    def has_work(self) -> bool:
-        """A step would compute something."""
-        return bool(self._waiting) or any(slot.sequence for slot in self._slots)
-
-    @property
     def memory_kind(self) -> MemoryKind:
         """What the model's context memory allows."""
-        return MemoryKind.WHOLE
+        return self._model.memory.kind
+
+    @property
+    def has_work(self) -> bool:
+        """A step would compute something."""
+        return bool(self._waiting or self._running)
 
     @property
     def gauges(self) -> EngineGauges:
-        """What the engine does now."""
-        return EngineGauges(
-            slots_busy=sum(slot.sequence is not None for slot in self._slots),
-            waiting=len(self._waiting),
-            kv_used=sum(len(slot.cached) for slot in self._slots),
-            steps=self._steps,
-        )
+        """What the engine does now. May be read from another thread."""
+        return self._board.gauges
 
     def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
         """Return token ids of *text*. Raises EngineRefused."""
         return tuple(self._model.tokenize(text, add_special=add_special))
 
+    def use_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+        self._model.use_threads(n_threads)
+
+    # Requests
+
     def submit(self, request: Request) -> None:
         """Take a request. Raises EngineRefused."""
         if not isinstance(request, Generate):
-            raise EngineRefused(FailureCode.BAD_REQUEST, "this model makes no embeddings")
+            raise EngineRefused(
+                FailureCode.BAD_REQUEST, "this model generates text, it makes no embeddings"
+            )
         check(request.sampling, self._model.vocab)
+        prompt = self._prompt_of(request)
+        history = [*prompt, *request.answered]
+        self._arrivals += 1
+        constraint = None
+        if request.grammar is not None:
+            constraint = self._grammars.constraint(request.grammar, request.answered)
+        seed = request.sampling.seed
+        if seed < 0:
+            seed = secrets.randbits(SEED_BITS)
+        asked, bound = request.sampling.num_predict, GENERATED_CONTEXTS_MAX * self.n_ctx
+        generation = Generation(
+            request,
+            prompt,
+            n_ctx=self.n_ctx,
+            n_generated_max=min(asked if asked > 0 else bound, bound),
+            sampler=TokenSampler(request.sampling, seed, self._model.vocab, history),
+            constraint=constraint,
+            arrival=self._arrivals,
+            now=time.monotonic(),
+        )
+        for token in request.answered:
+            generation.text.feed(self._model.piece(token))
+        self._waiting.append(generation)
+
+    def _prompt_of(self, request: Generate) -> list[int]:
         add_special = request.add_special and not request.context
         prompt = [
             *request.context,
@@ -118,18 +145,18 @@ class LlamaEngine:
         ]
         if not prompt:
             raise EngineRefused(FailureCode.BAD_REQUEST, "the prompt is empty: it has no tokens")
-        if len(prompt) >= self.n_ctx:
+        n_tokens = len(prompt) + len(request.answered)
+        if n_tokens >= self.n_ctx:
             raise EngineRefused(
                 FailureCode.CONTEXT_TOO_LONG,
-                f"the prompt has {len(prompt)} tokens, but the context holds {self.n_ctx}; shorten "
+                f"the prompt has {n_tokens} tokens, but the context holds {self.n_ctx}; shorten "
                 "the prompt, or raise num_ctx if the model allows it",
             )
-        if any(not 0 <= token < self._model.n_vocab for token in request.context):
+        if not all(0 <= t < self._model.n_vocab for t in (*request.context, *request.answered)):
             raise EngineRefused(
                 FailureCode.BAD_REQUEST, "context has token ids that this model does not have"
             )
-        self._tick += 1
-        self._waiting.append((request, prompt, time.monotonic(), self._tick))
+        return prompt
 
     def interrupt(self, request_id: RequestId) -> None:
         """End the running step early if *request_id*'s prompt is being computed in it.
@@ -143,173 +170,256 @@ class LlamaEngine:
     def cancel(self, request_id: RequestId) -> StepResult:
         """Drop a request, wherever it is, and return its ending. Unknown ids are ignored."""
         result = StepResult()
-        for slot in self._slots:
-            if slot.sequence is not None and slot.sequence.request.id == request_id:
-                self._end(slot, FinishReason.CANCELLED, result)
-        for entry in list(self._waiting):
-            request, prompt, arrived_at, _ = entry
-            if request.id == request_id:
-                self._waiting.remove(entry)
-                waited = Timings(queue_s=time.monotonic() - arrived_at, prompt_tokens=len(prompt))
-                result.finished.append(
-                    Finished(id=request_id, reason=FinishReason.CANCELLED, timings=waited)
-                )
+        for generation in (*self._running, *self._waiting):
+            if generation.request.id == request_id:
+                self._end(generation, FinishReason.CANCELLED, result)
+        self._board.look(self._running, len(self._waiting), is_due=not self.has_work)
         return result
+
+    # A step
 
     def step(self) -> StepResult:
         """Compute one batch.
 
         1. Seat waiting requests in free slots.
-        2. Share the batch between the seated.
+        2. Share the batch between the seated, and begin the masks of those with a grammar.
         3. Decode it. Aborted: nothing happened, the next step decides anew.
-        4. Choose a token for every sequence whose logits came out.
+        4. Choose a token for every request whose logits came out.
         """
         result = StepResult()
-        self._steps += 1
-        self._seat_waiting()
-        needs = [
-            Need(
-                slot.number,
-                len(slot.pending),
-                slot.state is SlotState.DECODE,
-                slot.sequence.arrival,
-            )
-            for slot in self._slots
-            if slot.sequence is not None
-        ]
-        shares = share_batch(needs, self._model.n_batch)
-        if not shares:
+        self._seat_waiting(result)
+        parts, generations = self._batch(result)
+        if not parts:
+            self._wait_for_grammars()
             return result
-        parts = []
-        for share in shares:
-            slot = self._slots[share.slot]
-            pending = slot.pending
-            is_whole = share.n_tokens == len(pending)
-            parts.append((slot.number, len(slot.cached), pending[: share.n_tokens], is_whole))
-        self._prefilling = frozenset(
-            slot.sequence.request.id
-            for slot in (self._slots[share.slot] for share in shares)
-            if slot.sequence is not None and slot.state is SlotState.PREFILL
-        )
-        outcome = self._model.decode(parts)
-        self._prefilling = frozenset()
-        if outcome is DecodeOutcome.ABORTED:
-            return result
+        began = time.monotonic()
+        outcome = self._decode(parts, generations)
+        now = time.monotonic()
         if outcome is not DecodeOutcome.DONE:
-            self._give_up(outcome, [self._slots[share.slot] for share in shares], result)
+            self._undo(outcome, generations, result)
             return result
+        n_decode = sum(g.state is GenerationState.DECODE for g in generations)
+        n_tokens = sum(len(part.tokens) for part in parts)
+        n_prefill = sum(
+            len(p.tokens)
+            for p, g in zip(parts, generations, strict=True)
+            if g.state is GenerationState.PREFILL
+        )
+        self._allowance.note(n_decode, n_prefill, now - began)
+        self._board.note_step(n_tokens, now - began)
         row = -1
-        for number, _position, tokens, has_logits in parts:
-            row += len(tokens)
-            slot = self._slots[number]
-            slot.cached.extend(tokens)
-            if has_logits:
-                self._choose(slot, row, result)
+        for part, generation in zip(parts, generations, strict=True):
+            row += len(part.tokens)
+            generation.sequence.n_tokens += len(part.tokens)
+            if generation.n_computed in generation.stops:
+                self._cache.publish(generation.sequence, generation.tokens, generation.n_computed)
+            if part.wants_logits:
+                self._choose(generation, row, result, now)
+        self._board.look(self._running, len(self._waiting), is_due=not self.has_work)
         return result
 
-    def _seat_waiting(self) -> None:
-        while self._waiting:
-            idle = [
-                IdleSlot(slot.number, slot.cached, slot.last_used)
-                for slot in self._slots
-                if slot.sequence is None
-            ]
-            if not idle:
+    def _seat_waiting(self, result: StepResult) -> None:
+        for generation in list(self._waiting):
+            if len(self._running) >= self.n_slots:
                 return
-            request, prompt, arrived_at, arrival = self._waiting.popleft()
-            number, n_cached = choose_slot(idle, prompt)
-            if not self._model.forget(number, n_cached):
-                # A recurrent memory cannot be cut in the middle: start from nothing.
-                n_cached = 0
-                self._model.forget(number, 0)
-            self._slots[number].seat(self._sequence(request, prompt, arrived_at, arrival), n_cached)
-
-    def _sequence(
-        self, request: Generate, prompt: list[int], arrived_at: float, arrival: int
-    ) -> slots.Sequence:
-        options = request.sampling
-        bound = GENERATED_CONTEXTS_MAX * self.n_ctx
-        seed = options.seed if options.seed >= 0 else secrets.randbits(_SEED_BITS)
-        asked = options.num_predict if options.num_predict > 0 else bound
-        return slots.Sequence(
-            request=request,
-            prompt=prompt,
-            text=TextAssembler(options.stop),
-            sampler=TokenSampler(options, seed, self._model.vocab, prompt),
-            n_generated_max=min(asked, bound),
-            arrived_at=arrived_at,
-            seated_at=time.monotonic(),
-            arrival=arrival,
-        )
-
-    def _choose(self, slot: Slot, row: int, result: StepResult) -> None:
-        """Choose the next token of *slot* and report what came of it."""
-        sequence = slot.sequence
-        assert sequence is not None  # noqa: S101 - it was in the batch
-        if slot.state is SlotState.PREFILL:
-            slot.state = slots.advance(slot.state, SlotEvent.PROMPT_DONE)
-            sequence.prefilled_at = time.monotonic()
-        logits = self._model.logits(row)
-        try:
-            token = sequence.sampler.choose(logits, len(sequence.generated))
-        except EngineRefused as exc:
-            self._fail(slot, exc.code, exc.detail, result)
-            return
-        if self._model.is_end(token):
-            self._end(slot, FinishReason.STOP, result)
-            return
-        sequence.sampler.accept(token)
-        request = sequence.request
-        logprobs: tuple[StepLogprob, ...] = ()
-        if request.n_logprobs is not None:
-            logprobs = (step_logprob(logits, token, request.n_logprobs, self._model.piece),)
-        offset = len(sequence.generated)
-        sequence.generated.append(token)
-        text = sequence.text.feed(self._model.piece(token))
-        result.deltas.append(Delta(request.id, offset, text, (token,), logprobs))
-        if sequence.text.is_stopped:
-            self._end(slot, FinishReason.STOP, result)
-        elif reason := slots.limit_reached(sequence, len(slot.cached), self.n_ctx):
-            self._end(slot, reason, result)
-
-    def _end(self, slot: Slot, reason: FinishReason, result: StepResult) -> None:
-        self._tick += 1
-        sequence = slot.leave(self._tick)
-        request = sequence.request
-        rest = sequence.text.finish() if reason is not FinishReason.CANCELLED else ""
-        if rest:
-            result.deltas.append(Delta(request.id, len(sequence.generated), rest, ()))
-        result.finished.append(
-            Finished(
-                id=request.id,
-                reason=reason,
-                timings=sequence.timings(time.monotonic()),
-                prompt=tuple(sequence.prompt) if request.echo_tokens else (),
+            sequence = seat(generation, self._running, self._cache)
+            if sequence is not None:
+                self._waiting.remove(generation)
+                self._running.append(generation)
+                generation.seat(sequence, time.monotonic())
+        if self._waiting and not self._running:
+            # Nobody computes what they wait for, and no sequence is to be had: a bug, but theirs
+            # must not become everybody's endless wait.
+            self._fail(
+                self._waiting[0], FailureCode.KV_FULL, "no sequence is left in the cache", result
             )
+
+    def _batch(self, result: StepResult) -> tuple[list[Part], list[Generation]]:
+        """Return what to compute next, and whose it is."""
+        needs = []
+        for index, generation in enumerate(self._running):
+            n_tokens = self._computable(generation)
+            is_decode = generation.state is GenerationState.DECODE
+            if n_tokens > 0:
+                needs.append(Need(index, n_tokens, is_decode, generation.arrival))
+        shares = share_batch(needs, self._model.n_batch, self._allowance.tokens)
+        if not shares and needs:
+            raise AssertionError("a batch has room for nobody")
+        n_tokens = sum(share.n_tokens for share in shares)
+        if not self._cache.make_room(n_tokens):
+            self._fail_newest([self._running[share.who] for share in shares], result)
+            return [], []
+        parts, generations = [], []
+        for share in shares:
+            generation = self._running[share.who]
+            is_whole = share.n_tokens == generation.n_pending
+            if is_whole and generation.constraint is not None:
+                generation.constraint.prepare()
+            parts.append(
+                Part(
+                    generation.sequence.id,
+                    generation.n_computed,
+                    generation.next_tokens(share.n_tokens),
+                    is_whole,
+                )
+            )
+            generations.append(generation)
+        return parts, generations
+
+    def _wait_for_grammars(self) -> None:
+        """Wait a little, if all that is left to compute needs a grammar that is being made."""
+        for generation in self._running:
+            if generation.constraint is not None and not generation.constraint.is_ready:
+                generation.constraint.wait(GRAMMAR_PATIENCE_S)
+                return
+
+    @staticmethod
+    def _computable(generation: Generation) -> int:
+        """Return how many tokens may be computed before the request must be looked at again."""
+        n_tokens = generation.n_pending
+        ahead = [s - generation.n_computed for s in generation.stops if s > generation.n_computed]
+        n_tokens = min([n_tokens, *ahead])
+        constraint = generation.constraint
+        if constraint is not None and not constraint.is_ready:
+            # The last token waits until its logits can be used.
+            n_tokens = min(n_tokens, generation.n_pending - 1)
+        return n_tokens
+
+    def _decode(self, parts: Sequence[Part], generations: Sequence[Generation]) -> DecodeOutcome:
+        """Compute *parts*; where llama.cpp finds no room after all, idle texts give way."""
+        self._prefilling = frozenset(
+            g.request.id for g in generations if g.state is GenerationState.PREFILL
+        )
+        outcome = self._model.decode(parts)
+        while outcome is DecodeOutcome.NO_ROOM and self._cache.let_go_of_one():
+            outcome = self._model.decode(parts)
+        self._prefilling = frozenset()
+        return outcome
+
+    # Choosing
+
+    def _choose(self, generation: Generation, row: int, result: StepResult, now: float) -> None:
+        """Choose the next token of a request and report what came of it."""
+        if generation.state is GenerationState.PREFILL:
+            generation.prompt_done(now)
+        request, constraint = generation.request, generation.constraint
+        logits = self._model.logits(row)
+        position = len(generation.generated)
+        logprobs: tuple[StepLogprob, ...] = ()
+        forced: list[int] = []
+        is_all = False
+        try:
+            mask = constraint.mask() if constraint is not None else None
+            token = generation.sampler.choose(logits, position, mask)
+            if self._model.is_end(token):
+                self._end(generation, FinishReason.STOP, result)
+                return
+            if request.n_logprobs is not None:
+                logprobs = (step_logprob(logits, token, request.n_logprobs, self._model.piece),)
+            if constraint is not None:
+                # Tokens that are not sampled have no logits to report.
+                forced, is_all = constraint.accept(token, fast_forward=request.n_logprobs is None)
+        except EngineRefused as exc:
+            self._fail(generation, exc.code, exc.detail, result)
+            return
+        tokens = generation.answer(token, forced)
+        self._board.note_answer(len(tokens), len(tokens) - 1)
+        for chosen in tokens:
+            generation.sampler.accept(chosen)
+        text = "".join(generation.text.feed(self._model.piece(chosen)) for chosen in tokens)
+        result.deltas.append(Delta(request.id, position, text, tokens, logprobs))
+        if generation.text.is_stopped or is_all:
+            self._end(generation, FinishReason.STOP, result)
+        elif generation.is_full or not self._make_context_for(generation, len(tokens)):
+            self._end(generation, FinishReason.LENGTH, result)
+        else:
+            generation.extend(tokens)
+
+    def _make_context_for(self, generation: Generation, n_tokens: int) -> bool:
+        """See that *n_tokens* more fit the context of a request; drop old ones if it asks so.
+
+        1. They fit.
+        2. It does not ask to go on past the context's end: no.
+        3. The dropped cells are its own and the memory can move the rest: move them.
+        4. Compute anew what is left: always right, and takes as long as it takes.
+        """
+        if len(generation.tokens) + n_tokens < self.n_ctx:
+            return True
+        if not generation.request.shift or n_tokens >= self.n_ctx // 2:
+            return False
+        n_held, n_keep = len(generation.tokens), generation.request.sampling.num_keep
+        begin, end = shift_range(n_held, n_keep if n_keep >= 0 else generation.n_prompt)
+        sequence, memory = generation.sequence, self._model.memory
+        generation.drop_middle(begin, end)
+        if memory.can_shift and sequence.pinned.depth <= begin:
+            memory.drop_middle(sequence.id, begin, end)
+            sequence.n_tokens -= end - begin
+            sequence.is_genuine = False
+        else:
+            self._cache.restart(sequence)
+            generation.restart()
+        return True
+
+    # Endings
+
+    def _end(self, generation: Generation, reason: FinishReason, result: StepResult) -> None:
+        self._leave(generation, keep=True)
+        request, now = generation.request, time.monotonic()
+        rest = generation.text.finish() if reason is not FinishReason.CANCELLED else ""
+        if rest:
+            result.deltas.append(Delta(request.id, len(generation.generated), rest, ()))
+        timings = generation.timings(now)
+        self._board.note_end(timings)
+        prompt = tuple(map(int, generation.prompt)) if request.echo_tokens else ()
+        result.finished.append(
+            Finished(id=request.id, reason=reason, timings=timings, prompt=prompt)
         )
 
-    def _give_up(self, outcome: DecodeOutcome, slots_: list[Slot], result: StepResult) -> None:
-        """End the requests of a batch that cannot be computed; the others go on.
-
-        1. The KV cache is full: the newest request leaves, which makes room for the others.
-        2. The computation failed: nothing says whose fault it was, so all of the batch leave.
-        """
-        leaving = slots_
-        detail = "the model's computation failed, see the log"
-        if outcome is DecodeOutcome.NO_ROOM:
-            leaving = [max(slots_, key=_arrival)]
-            detail = "the KV cache is full; lower num_ctx or the number of parallel requests"
-        for slot in leaving:
-            self._fail(slot, FailureCode.ENGINE, detail, result)
-
-    def _fail(self, slot: Slot, code: FailureCode, detail: str, result: StepResult) -> None:
+    def _fail(
+        self, generation: Generation, code: FailureCode, detail: str, result: StepResult
+    ) -> None:
         """End a request without an answer; nothing that it computed is trusted any more."""
-        self._tick += 1
-        sequence = slot.leave(self._tick)
-        self._model.forget(slot.number, 0)
-        slot.cached.clear()
-        result.failed.append(Failed(sequence.request.id, code, detail))
+        self._leave(generation, keep=False)
+        result.failed.append(Failed(generation.request.id, code, detail))
 
+    def _leave(self, generation: Generation, *, keep: bool) -> None:
+        tokens, sequence = generation.tokens, generation.leave()
+        if sequence is None:
+            self._waiting.remove(generation)
+        else:
+            self._running.remove(generation)
+            self._cache.close(sequence, tokens, keep=keep)
 
-def _arrival(slot: Slot) -> int:
-    return slot.sequence.arrival if slot.sequence is not None else -1
+    def _undo(
+        self, outcome: DecodeOutcome, generations: list[Generation], result: StepResult
+    ) -> None:
+        """Deal with a batch that was not computed; the others go on.
+
+        1. It was aborted: each goes back to what it had, or is computed anew where the memory
+           cannot be cut. Finished parts of a batch are of no use.
+        2. The KV cache is full: as 1, but the newest request leaves, which makes room.
+        3. The computation failed: nothing says whose fault it was, so all of the batch leave.
+        """
+        if outcome is DecodeOutcome.FAILED:
+            for generation in generations:
+                self._fail(
+                    generation,
+                    FailureCode.ENGINE,
+                    "the model's computation failed, see the log",
+                    result,
+                )
+            return
+        for generation in generations:
+            if not self._model.memory.cut(generation.sequence.id, generation.n_computed):
+                self._cache.restart(generation.sequence)
+                generation.restart()
+        if outcome is DecodeOutcome.NO_ROOM:
+            self._fail_newest(generations, result)
+
+    def _fail_newest(self, generations: list[Generation], result: StepResult) -> None:
+        self._fail(
+            max(generations, key=lambda generation: generation.arrival),
+            FailureCode.KV_FULL,
+            "the KV cache is full; lower num_ctx or the number of parallel requests",
+            result,
+        )

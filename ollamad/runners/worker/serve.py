@@ -1,7 +1,7 @@
 """Connects an engine to the control socket: commands in, one frame of deltas a step out.
 
-Two threads. Trio's reads and writes the socket and never computes; the engine's computes and never
-waits for the socket. Between them: a guarded list of commands one way, `run_sync_soon` the other.
+Two threads. Trio's reads the socket and never computes; the engine's computes, and writes what came
+of it to the socket without waiting (see `outbox`). Between them: a guarded list of commands.
 End-of-file on the socket ends the process at once, whatever the engine is doing, because a runner
 must never outlive its daemon.
 """
@@ -9,6 +9,8 @@ must never outlive its daemon.
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import threading
 import traceback
 from collections import deque
@@ -37,11 +39,13 @@ from ollamad.runners.protocol import (
     MemoryUse,
     Rank,
     Shutdown,
+    Threads,
     Tokenize,
     Tokenized,
     ToRunner,
 )
 from ollamad.runners.worker.engine import Engine, EngineLoader, EngineRefused, StepResult
+from ollamad.runners.worker.outbox import Outbox
 
 BEAT_PERIOD_S: Final = 1.0
 """How often a busy runner shows its progress. An idle one is silent."""
@@ -50,16 +54,19 @@ PROGRESS_STEP: Final = 0.02
 EXIT_ENGINE_BROKE: Final = 70
 """The exit status after an unexpected exception in the engine (EX_SOFTWARE)."""
 
-_Outgoing = trio.MemorySendChannel[FromRunner]
+LAST_WORDS_PATIENCE_S: Final = 5.0
+"""How long a runner that could not load its model tries to say so before it exits."""
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long one thread keeps the interpreter from another that wants it. Python's own 5 ms are a
+step's time: the engine must not wait that long after each batch."""
 
 
 class EngineThread:
     """The thread that owns the engine. Methods are called from Trio's thread."""
 
-    def __init__(self, load: EngineLoader, outbox: _Outgoing) -> None:
+    def __init__(self, load: EngineLoader, outbox: Outbox) -> None:
         self._load = load
         self._outbox = outbox
-        self._token = trio.lowlevel.current_trio_token()
         self._commands: deque[ToRunner] = deque()
         self._given_work = trio.Event()
         self._changed = threading.Condition()
@@ -94,10 +101,6 @@ class EngineThread:
         self._given_work = trio.Event()
         await self._given_work.wait()
 
-    def _send(self, message: FromRunner) -> None:
-        # The outbox is unbounded in type and bounded by what the open requests generate.
-        self._token.run_sync_soon(self._outbox.send_nowait, message)
-
     def _run(self) -> None:
         try:
             engine = self._loaded(self._first_plan())
@@ -106,7 +109,9 @@ class EngineThread:
                 if engine.has_work:
                     self._publish(engine.step())
         except EngineRefused as exc:
-            self._send(LoadFailed(exc.code, exc.detail))
+            self._outbox.send([LoadFailed(exc.code, exc.detail)])
+            self._outbox.drain(LAST_WORDS_PATIENCE_S)
+            os._exit(0)
         except Exception:  # noqa: BLE001 - the process ends: the daemon must not wait for a thread
             traceback.print_exc()
             os._exit(EXIT_ENGINE_BROKE)
@@ -124,16 +129,18 @@ class EngineThread:
             nonlocal told
             if fraction - told >= PROGRESS_STEP:
                 told = fraction
-                self._send(LoadProgress(fraction))
+                self._outbox.send([LoadProgress(fraction)])
 
         self._engine = engine = self._load(plan, progress)
-        self._send(
-            Loaded(
-                n_ctx=engine.n_ctx,
-                n_slots=engine.n_slots,
-                memory=memory_use(),
-                memory_kind=engine.memory_kind,
-            )
+        self._outbox.send(
+            [
+                Loaded(
+                    n_ctx=engine.n_ctx,
+                    n_slots=engine.n_slots,
+                    memory=memory_use(),
+                    memory_kind=engine.memory_kind,
+                )
+            ]
         )
         return engine
 
@@ -152,15 +159,17 @@ class EngineThread:
                     try:
                         engine.submit(command)
                     except EngineRefused as exc:
-                        self._send(Failed(command.id, exc.code, exc.detail))
+                        self._outbox.send([Failed(command.id, exc.code, exc.detail)])
                 case Tokenize():
                     try:
                         tokens = engine.tokenize(command.text, add_special=command.add_special)
-                        self._send(Tokenized(command.id, tokens))
+                        self._outbox.send([Tokenized(command.id, tokens)])
                     except EngineRefused as exc:
-                        self._send(Failed(command.id, exc.code, exc.detail))
+                        self._outbox.send([Failed(command.id, exc.code, exc.detail)])
                 case Cancel():
                     self._publish(engine.cancel(command.id))
+                case Threads(n_threads):
+                    engine.use_threads(n_threads)
                 case Load() | Shutdown():
                     pass  # A second Load means nothing; Shutdown is for Trio's side.
                 case _:
@@ -175,11 +184,7 @@ class EngineThread:
         messages.extend(result.finished)
         messages.extend(result.answers)
         messages.extend(result.failed)
-        self._token.run_sync_soon(self._send_all, messages)
-
-    def _send_all(self, messages: list[FromRunner]) -> None:
-        for message in messages:
-            self._outbox.send_nowait(message)
+        self._outbox.send(messages)
 
 
 def memory_use() -> MemoryUse:
@@ -195,15 +200,17 @@ def memory_use() -> MemoryUse:
     )
 
 
-async def serve(stream: trio.abc.Stream, load: EngineLoader, build: str) -> None:
-    """Serve one daemon over *stream* until it closes it or says `Shutdown`."""
+async def serve(end: socket.socket, load: EngineLoader, build: str) -> None:
+    """Serve one daemon over *end* until it closes it or says `Shutdown`."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(end))
     channel: Channel[ToRunner, FromRunner] = Channel(stream, ToRunner)
-    outbox, outgoing = trio.open_memory_channel[FromRunner](float("inf"))
+    outbox = Outbox(end)
     engine = EngineThread(load, outbox)
-    await channel.send(Hello(protocol=PROTOCOL_VERSION, pid=os.getpid(), build=build))
+    outbox.send([Hello(protocol=PROTOCOL_VERSION, pid=os.getpid(), build=build)])
     engine.start()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_write, channel, outgoing)
+        nursery.start_soon(outbox.flush)
         nursery.start_soon(_beat, engine, outbox)
         try:
             while not isinstance(command := await channel.receive(), Shutdown):
@@ -217,19 +224,7 @@ async def serve(stream: trio.abc.Stream, load: EngineLoader, build: str) -> None
         os._exit(0)
 
 
-async def _write(
-    channel: Channel[ToRunner, FromRunner], outgoing: trio.MemoryReceiveChannel[FromRunner]
-) -> None:
-    try:
-        async for message in outgoing:
-            await channel.send(message)
-            if isinstance(message, LoadFailed):
-                os._exit(0)
-    except ChannelClosed:
-        os._exit(0)
-
-
-async def _beat(engine: EngineThread, outbox: _Outgoing) -> None:
+async def _beat(engine: EngineThread, outbox: Outbox) -> None:
     while True:
         await engine.given_work()
         is_busy = True
@@ -237,4 +232,4 @@ async def _beat(engine: EngineThread, outbox: _Outgoing) -> None:
             await trio.sleep(BEAT_PERIOD_S)
             is_busy = engine.is_busy
             if (beat := engine.beat) is not None:
-                outbox.send_nowait(beat)
+                outbox.send([beat])

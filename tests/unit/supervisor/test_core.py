@@ -18,7 +18,15 @@ from ollamad.errors import (
 from ollamad.gpu.devices import HOST, DeviceReading
 from ollamad.options import LoadOptions
 from ollamad.runners.states import RunnerState
-from ollamad.supervisor.commands import Command, Grant, Note, Refuse, StartRunner, StopRunner
+from ollamad.supervisor.commands import (
+    AssignThreads,
+    Command,
+    Grant,
+    Note,
+    Refuse,
+    StartRunner,
+    StopRunner,
+)
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.events import (
@@ -506,3 +514,46 @@ def test_the_limits_may_change_while_serving() -> None:
     refused = core.handle(arrival(1, LLAMA), 0)
 
     assert isinstance(refusal(refused), QueueFull)
+
+
+def two_busy(**settings: object) -> tuple[Core, list[Command]]:
+    """A core with two models that are used, and the orders that came with the second one."""
+    core = a_core(**settings)  # type: ignore[arg-type]
+    core.handle(arrival(1, LLAMA), 0)
+    load(core, R1, 1)
+    core.handle(arrival(2, QWEN), 2)
+    return core, load(core, R2, 3, QWEN)
+
+
+def test_two_models_that_are_used_share_the_cores() -> None:
+    _, loaded = two_busy()
+
+    assert [c for c in loaded if isinstance(c, AssignThreads)] == [
+        AssignThreads(R1, 1),
+        AssignThreads(R2, 1),
+    ]
+
+
+def test_a_model_has_the_cores_again_when_the_other_is_idle() -> None:
+    core, _ = two_busy()
+
+    gone = orders(core.handle(RequestGone(TicketId(2)), 4))
+
+    assert gone == [AssignThreads(R1, 2)]
+
+
+def test_an_idle_model_is_told_its_threads_when_it_is_used_again() -> None:
+    core, _ = two_busy()
+    core.handle(RequestGone(TicketId(1)), 4)
+    core.handle(RequestGone(TicketId(2)), 5)
+
+    used = orders(core.handle(arrival(3, LLAMA), 6))
+
+    assert used == [Grant(TicketId(3), R1), AssignThreads(R1, 2)]
+
+
+def test_more_threads_than_cores_are_used_by_a_model_that_is_alone() -> None:
+    core, loaded = two_busy(runner=RunnerConfig(n_threads=6))
+
+    assert AssignThreads(R1, 1) in loaded
+    assert orders(core.handle(RequestGone(TicketId(2)), 4)) == [AssignThreads(R1, 6)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -18,7 +19,14 @@ from ollamad.http.ollama.wire import (
     GenerateResponse,
     encode,
 )
-from ollamad.runners.protocol import FinishReason, StepLogprob, Timings, TokenLogprob
+from ollamad.runners.protocol import (
+    FinishReason,
+    Grammar,
+    GrammarKind,
+    StepLogprob,
+    Timings,
+    TokenLogprob,
+)
 from tests.unit.http.models import a_model
 
 THINKER = a_model(capabilities=("completion", "thinking"))
@@ -89,13 +97,40 @@ def test_a_model_that_makes_no_text_is_refused_with_the_request_s_verb(verb: str
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_no_format_is_none(value: Any) -> None:
-    assert asked_of(ChatRequest(format=value), PLAIN, "chat").n_logprobs is None
+    assert asked_of(ChatRequest(format=value), PLAIN, "chat").grammar is None
 
 
-@pytest.mark.parametrize("value", ["json", {}, {"type": "object"}])
-def test_a_format_is_refused_with_a_way_out_rather_than_not_kept_to(value: Any) -> None:
-    with pytest.raises(UnsupportedOption, match="ask for JSON in the prompt"):
-        asked_of(ChatRequest(format=value), PLAIN, "chat")
+@pytest.mark.parametrize(
+    ("value", "grammar"),
+    [
+        ("json", Grammar(GrammarKind.JSON)),
+        ({}, Grammar(GrammarKind.JSON_SCHEMA, "{}")),
+        (
+            {"type": "object", "properties": {"b": {}, "a": {}}},
+            Grammar(GrammarKind.JSON_SCHEMA, '{"type":"object","properties":{"b":{},"a":{}}}'),
+        ),
+    ],
+)
+def test_a_format_becomes_a_grammar_with_its_keys_in_order(value: Any, grammar: Grammar) -> None:
+    assert asked_of(ChatRequest(format=value), PLAIN, "chat").grammar == grammar
+
+
+@pytest.mark.parametrize(
+    ("asked", "architecture", "shifts"),
+    [
+        (None, "llama", True),
+        (None, "deepseek2", False),
+        (True, "deepseek2", True),
+        (False, "llama", False),
+    ],
+)
+def test_a_context_is_shifted_unless_the_request_or_the_architecture_says_no(
+    asked: bool | None, architecture: str, shifts: bool
+) -> None:
+    facts = dataclasses.replace(PLAIN.facts, architecture=architecture)
+    model = dataclasses.replace(PLAIN, facts=facts)
+
+    assert asked_of(ChatRequest(shift=asked), model, "chat").shift is shifts
 
 
 @pytest.mark.parametrize(
@@ -110,7 +145,7 @@ def test_a_format_that_is_none_is_shown_as_it_was_sent(value: Any, shown: str) -
 
 def test_a_long_format_is_shown_in_short() -> None:
     with pytest.raises(InvalidBody) as caught:
-        answers.check_format(["é" * 10_000])
+        answers.read_format(["é" * 10_000])
 
     assert len(caught.value.message) < 300
 

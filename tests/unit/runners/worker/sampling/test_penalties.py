@@ -12,7 +12,7 @@ from ollamad.runners.worker.sampling.edits import Bias, Editor, edited
 from ollamad.runners.worker.sampling.penalties import Penalties
 from ollamad.runners.worker.sampling.vocab import VocabFacts
 
-VOCAB = VocabFacts(n_vocab=8, end_tokens=(6, 7))
+VOCAB = VocabFacts(n_vocab=8, find_end_tokens=lambda: (6, 7))
 
 
 def ones(n_vocab: int = 8) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

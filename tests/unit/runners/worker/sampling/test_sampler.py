@@ -15,7 +15,7 @@ from ollamad.runners.worker.sampling.vocab import VocabFacts
 from tests.unit.runners.worker.sampling.values import in_order, softmax, some_logits
 
 N_VOCAB = 6007
-VOCAB = VocabFacts(n_vocab=N_VOCAB, end_tokens=(0, 6006))
+VOCAB = VocabFacts(n_vocab=N_VOCAB, find_end_tokens=lambda: (0, 6006))
 LOGITS = some_logits(N_VOCAB)
 LIKELIEST = int(LOGITS.argmax())
 
