@@ -14,6 +14,7 @@ from ollamad.gpu.estimate import MemoryDemand, demand_of
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import LoadPlan, RopeOverrides, TensorOverride
 from ollamad.supervisor.events import Subject
+from ollamad.units import GIB
 
 N_CTX_MIN: Final = 4
 N_CTX_AUTO: Final = 4096
@@ -21,6 +22,9 @@ N_SLOTS_AUTO: Final = 4
 N_BATCH_AUTO: Final = 512
 
 _OWN_ROPE: Final = RopeOverrides()
+SWA_FULL_BYTES_MAX: Final = GIB
+"""A KV cache up to this size keeps all tokens also in layers that look at a window only. That is
+what lets requests share beginnings; in a larger cache, the memory is worth more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +61,12 @@ def plans(
     use_mmap = options.use_mmap if options.use_mmap is not None else runner.use_mmap
     kv_type = options.kv_type or runner.kv_type
     while n_slots >= 1:
+        demand = demand_of(
+            subject.facts, n_ctx=n_ctx, n_slots=n_slots, n_batch=n_batch, kv_type=kv_type
+        )
+        swa_full = options.swa_full
+        if swa_full is None:
+            swa_full = demand.kv_cache_bytes <= SWA_FULL_BYTES_MAX
         plan = LoadPlan(
             model_path=subject.model_path,
             adapter_paths=subject.adapter_paths,
@@ -70,14 +80,11 @@ def plans(
             n_threads=options.n_threads or runner.n_threads or defaults.n_cores,
             kv_type=kv_type,
             flash_attention=options.flash_attention or runner.flash_attention,
-            swa_full=options.swa_full or False,
+            swa_full=swa_full,
             use_mmap=use_mmap if use_mmap is not None else True,
             use_mlock=options.use_mlock or False,
             rope=rope,
             embedding=subject.facts.is_embedding,
-        )
-        demand = demand_of(
-            subject.facts, n_ctx=n_ctx, n_slots=n_slots, n_batch=n_batch, kv_type=kv_type
         )
         yield plan, demand
         if runner.n_slots:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ollamad.config import RunnerConfig
+from ollamad.modelinfo import KvShape, LayerInfo
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import LoadPlan, RopeOverrides, TensorOverride
 from ollamad.supervisor.compat import (
@@ -19,6 +20,7 @@ from ollamad.supervisor.compat import (
     serves,
 )
 from ollamad.supervisor.events import Subject
+from ollamad.units import GIB
 from tests.values import N_CTX_TRAIN, a_subject
 
 SUBJECT = a_subject()
@@ -239,3 +241,24 @@ def test_a_context_beyond_the_models_is_served_by_the_models() -> None:
 )
 def test_other_files_are_never_served(other: Subject) -> None:
     assert not serves(all_plans()[0], other, LoadOptions())
+
+
+@pytest.mark.parametrize(
+    ("asked", "n_ctx", "keeps_all"),
+    [(None, 4096, True), (None, N_CTX_TRAIN, False), (True, N_CTX_TRAIN, True), (False, 64, False)],
+)
+def test_layers_with_a_window_keep_all_tokens_where_that_costs_little(
+    asked: bool | None, n_ctx: int, keeps_all: bool
+) -> None:
+    dear = dataclasses.replace(
+        SUBJECT,
+        facts=dataclasses.replace(
+            SUBJECT.facts,
+            kv_shape=KvShape(key_length=GIB // 4096 // N_SLOTS_AUTO // 16, value_length=0),
+            layers=(LayerInfo(weights_bytes=1, n_head_kv=8),),
+        ),
+    )
+
+    first = all_plans(LoadOptions(swa_full=asked, n_ctx=n_ctx), subject=dear)[0]
+
+    assert first.swa_full is keeps_all
