@@ -161,7 +161,7 @@ STATED: dict[str, Any] = {
     "tensor_overrides": ("exps=cpu",),
     "kv_type": "q8_0",
     "flash_attention": "off",
-    "swa_full": True,
+    "swa_full": False,
     "use_mlock": True,
     "rope_frequency_base": 1e6,
     "rope_frequency_scale": 0.5,
