@@ -20,9 +20,10 @@ from ollamad.runners.protocol import FailureCode, LoadPlan
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
 
-_KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
+KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 """Numbers of ggml's types."""
-_FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
+FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
+"""Numbers of llama.cpp's choices."""
 _LOAD_MODE_NONE: Final = 0
 _LOAD_MODE_MMAP: Final = 1
 _PIECE_BYTES_MAX: Final = 1 << 16
@@ -46,7 +47,7 @@ class LlamaModel:
             raise EngineRefused(
                 FailureCode.BAD_REQUEST, "models with LoRA adapters cannot be run yet"
             )
-        self._model = _load_model(plan, on_progress)
+        self._model = load_weights(plan, on_progress)
         self._vocab = llama.llama_model_get_vocab(self._model)
         self.n_vocab: Final[int] = llama.llama_vocab_n_tokens(self._vocab)
         self.n_ctx: Final = plan.n_ctx
@@ -59,7 +60,7 @@ class LlamaModel:
                 FailureCode.BAD_REQUEST, "this model only makes embeddings, it cannot generate"
             )
         self._batch = Batch(self.n_batch)
-        self._abort = _AbortFlag(self.context)
+        self._abort = AbortFlag(self.context)
         self.abort = self._abort.set
         """End the running decode early. May be called from any thread."""
         self.piece = functools.lru_cache(maxsize=1 << 16)(self._piece)
@@ -73,8 +74,8 @@ class LlamaModel:
         params.n_seq_max = plan.n_slots
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = plan.n_threads
-        params.type_k = params.type_v = _KV_TYPES[plan.kv_type]
-        params.flash_attn_type = _FLASH_ATTENTION[plan.flash_attention]
+        params.type_k = params.type_v = KV_TYPES[plan.kv_type]
+        params.flash_attn_type = FLASH_ATTENTION[plan.flash_attention]
         params.no_perf = True
         context = llama.llama_init_from_model(self._model, params)
         if not context:
@@ -87,13 +88,7 @@ class LlamaModel:
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Return the token ids of *text*, in which special tokens are recognised."""
-        data = text.encode("utf-8", errors="replace")
-        room = len(data) + 8  # A token has at least one byte, but for the few added ones.
-        tokens = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, True)
-        if count < 0:
-            raise EngineRefused(FailureCode.BAD_REQUEST, "the text cannot be tokenized")
-        return tokens[:count]
+        return tokenize(self._vocab, text, add_special=add_special)
 
     def _piece(self, token: int) -> bytes:
         size = 64
@@ -140,8 +135,19 @@ class LlamaModel:
         return bool(llama.llama_memory_seq_rm(self._memory, sequence, from_position, -1))
 
 
-class _AbortFlag:
-    """A byte that llama.cpp polls inside a decode, without entering Python.
+def tokenize(vocab: Any, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+    """Return the token ids of *text*; special tokens in it are read as such, or as any text."""
+    data = text.encode("utf-8", errors="replace")
+    room = len(data) + 8  # A token has at least one byte, but for the few added ones.
+    tokens = (ctypes.c_int32 * room)()
+    count = llama.llama_tokenize(vocab, data, len(data), tokens, room, add_special, parse_special)
+    if count < 0:
+        raise EngineRefused(FailureCode.BAD_REQUEST, "the text cannot be tokenized")
+    return tokens[:count]
+
+
+class AbortFlag:
+    """A byte that llama.cpp polls inside a computation, without entering Python.
 
     ggml calls the abort callback hundreds of times in a step. A Python function there would take
     the interpreter's lock each time; `strlen` of a one-character string does not: it is 0 (go on)
@@ -157,9 +163,11 @@ class _AbortFlag:
         )
 
     def set(self) -> None:
+        """Abort the running computation."""
         self._flag[0] = b"\x01"
 
     def clear(self) -> None:
+        """Let the next one run."""
         self._flag[0] = b"\x00"
 
 
@@ -194,8 +202,13 @@ class Batch:
             row = end
         self.handle.n_tokens = row
 
+    def mark_all(self) -> None:
+        """Want an output of every token."""
+        self._logits[: self.handle.n_tokens] = 1
 
-def _load_model(plan: LoadPlan, on_progress: Callable[[float], None]) -> Any:
+
+def load_weights(plan: LoadPlan, on_progress: Callable[[float], None]) -> Any:
+    """Return llama.cpp's handle of the weights that *plan* names. Raises EngineRefused."""
     if not Path(plan.model_path).is_file():
         raise EngineRefused(FailureCode.NOT_FOUND, f"no such file: {plan.model_path}")
 
