@@ -33,6 +33,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Map the weights instead of reading them."""
     n_threads: int | None = None
     """Threads for computing; 0 means automatic."""
+    embedding: bool | None = None
+    """Make vectors, also with a model that is there to generate. No option of the API: the route
+    says it."""
 
     def over(self, base: LoadOptions) -> LoadOptions:
         """Return these options, with *base* where they say nothing."""
