@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
+import msgspec
 import pytest
 
 from ollamad.config import RunnerConfig
@@ -168,29 +170,20 @@ def test_a_runner_generates_or_embeds() -> None:
 @pytest.mark.parametrize("n_batch", [None, 1, 64, 4096])
 @pytest.mark.parametrize("use_mmap", [None, True, False])
 @pytest.mark.parametrize("n_threads", [None, 0, 2])
-@pytest.mark.parametrize("subject", [SUBJECT, EMBEDDER], ids=["generating", "embedding"])
-@pytest.mark.parametrize("embedding", [None, True])
 def test_every_plan_serves_the_request_it_was_made_for(
     n_ctx: int | None,
     n_batch: int | None,
     use_mmap: bool | None,
     n_threads: int | None,
-    subject: Subject,
-    embedding: bool | None,
 ) -> None:
     """Otherwise its runner would be loaded, found unfit, and loaded again without end."""
-    options = LoadOptions(
-        n_ctx=n_ctx,
-        n_batch=n_batch,
-        use_mmap=use_mmap,
-        n_threads=n_threads,
-        embedding=embedding,
-    )
+    stated = LoadOptions(n_ctx=n_ctx, n_batch=n_batch, use_mmap=use_mmap, n_threads=n_threads)
 
-    made = all_plans(options, subject=subject)
-
-    assert made
-    assert all(serves(plan, subject, options) for plan in made)
+    for subject, embedding in itertools.product((SUBJECT, EMBEDDER), (None, True)):
+        options = msgspec.structs.replace(stated, embedding=embedding)
+        made = all_plans(options, subject=subject)
+        assert made
+        assert all(serves(plan, subject, options) for plan in made)
 
 
 @pytest.mark.parametrize(
