@@ -106,11 +106,13 @@ def write_minilm(
     is_f32: bool = False,
     pooling: PoolingType | None = PoolingType.MEAN,
     rank_head: RankHead | None = None,
+    rank_template: str = "",
     is_poisoned: bool = False,
 ) -> Path:
     """Write the model, or its first *n_layers*, to *target*.
 
-    With a *rank_head* it ranks instead of embedding. A *poisoned* one has a NaN in one word, `sea`.
+    With a *rank_head* it ranks instead of embedding, what *rank_template* makes of a pair.
+    A *poisoned* one has a NaN in one word, `sea`.
     """
     model = minilm()
     config = model.config
@@ -129,6 +131,8 @@ def write_minilm(
         pooling = PoolingType.RANK
     if pooling is not None:
         writer.add_pooling_type(pooling)
+    if rank_template:
+        writer.add_string("tokenizer.chat_template.rerank", rank_template)
     _add_vocabulary(writer, model)
     names = get_tensor_name_map(MODEL_ARCH.BERT, config["num_hidden_layers"])
     for source, tensor in model.tensors.items():

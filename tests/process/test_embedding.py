@@ -345,6 +345,21 @@ def test_only_a_document_is_cut(ranker: EmbeddingEngine) -> None:
             ranker.submit(Rank(id=2, query=query, documents=("sea " * 1000,), truncate=truncate))
 
 
+def test_a_models_own_template_puts_a_pair_together(load: Load, folder: Path) -> None:
+    template = "[CLS] search: {query} [SEP] {document} [SEP]"
+    path = write_minilm(folder / "template.gguf", rank_head=HEAD, rank_template=template)
+    ranker = load(path)
+    # What looks like a placeholder in a query stays what it is.
+    query, document = "what is {document}", "a word"
+    answers = Answers(ranker)
+    ranker.submit(Rank(id=1, query=query, documents=(document, "sea " * 1000)))
+    answers.run()
+
+    pair = ranker.tokenize(f"search: {query} [SEP] {document}", add_special=True)
+    assert answers.ranked[1].scores[0] == pytest.approx(minilm.rank_score(pair, HEAD), abs=0.01)
+    assert answers.ranked[1].prompt_tokens == len(pair) + 256
+
+
 def test_a_ranker_makes_no_embeddings(ranker: EmbeddingEngine) -> None:
     with pytest.raises(EngineRefused, match="makes no embeddings"):
         ranker.submit(Embed(id=1, texts=("a",)))
@@ -366,6 +381,27 @@ def test_a_generating_model_can_embed_and_a_long_text_takes_several_steps(
     assert wide.memory_kind is MemoryKind.WHOLE
     assert cosines(vectors, parts).min() > 0.99
     assert float(vectors[0] @ vectors[1]) > float(vectors[0] @ vectors[2])
+
+
+def test_an_interrupted_part_of_a_long_text_is_done_again(load: Load, model_file: Path) -> None:
+    engine = load(model_file, n_batch=32)
+    expected = embed(engine, TEXTS[-1])
+    model, answers = engine._model, Answers(engine)
+    compute = model._compute
+    codes: list[int] = []
+
+    def interrupted(context: object, batch: object) -> int:
+        if len(codes) == 1:
+            engine.interrupt(1)
+        codes.append(compute(context, batch))
+        return codes[-1]
+
+    engine.submit(Embed(id=1, texts=(TEXTS[-1],)))
+    model._compute = interrupted
+    answers.run()
+
+    assert codes[:3] == [0, 2, 0]
+    assert cosines(answers.vectors(1), expected)[0] > 0.9999
 
 
 def test_a_long_text_may_be_cancelled_between_its_steps(load: Load, model_file: Path) -> None:

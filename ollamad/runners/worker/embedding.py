@@ -192,7 +192,10 @@ class EmbeddingEngine:
             self._batch_tokens += sum(len(tokens) for _, tokens in parts)
             self._keep(chosen, len(parts[0][1]), result)
         elif outcome is DecodeOutcome.ABORTED:
-            self._model.forget(parts[0][0])
+            if not self._model.forget(parts[0][0]):
+                # A recurrent memory cannot be cut in the middle: begin the text again.
+                chosen[0][0].n_begun = 0
+                self._model.forget()
         else:
             self._give_up(chosen, result)
         self._step_s += time.monotonic() - began_at
@@ -211,7 +214,10 @@ class EmbeddingEngine:
             return [(first, 1)]
         counts = share_step(
             [
-                [len(text) for text in request.texts[request.n_done :][: model.n_seqs]]
+                [
+                    len(text)
+                    for text in request.texts[request.n_done : request.n_done + model.n_seqs]
+                ]
                 for request in requests
             ],
             n_tokens_max=model.n_packed,

@@ -230,17 +230,17 @@ class EmbeddingModel:
         pointer = llama.llama_get_embeddings_seq(self._context, sequence)
         return np.ctypeslib.as_array(pointer, shape=(self.n_dims,))
 
-    def forget(self, from_position: int = 0) -> None:
+    def forget(self, from_position: int = 0) -> bool:
         """Drop what the memory, if there is one, holds of the first sequence from a position on.
 
-        From 0 on, all sequences are dropped.
+        From 0 on, all sequences are dropped. False if this model's memory cannot.
         """
         if self._memory is None:
-            return
+            return True
         if from_position:
-            llama.llama_memory_seq_rm(self._memory, 0, from_position, -1)
-        else:
-            llama.llama_memory_clear(self._memory, False)
+            return bool(llama.llama_memory_seq_rm(self._memory, 0, from_position, -1))
+        llama.llama_memory_clear(self._memory, False)
+        return True
 
 
 def _too_long() -> EngineRefused:
