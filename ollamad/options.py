@@ -58,6 +58,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Context length that the model had before it was stretched, in tokens."""
     swa_full: bool | None = None
     """Keep all tokens also in layers that look at a window only."""
+    embedding: bool | None = None
+    """Make vectors, also with a model that is there to generate. No option of the API: the route
+    says it."""
 
     def over(self, base: LoadOptions) -> LoadOptions:
         """Return these options, with *base* where they say nothing."""

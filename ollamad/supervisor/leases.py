@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -11,9 +11,12 @@ import msgspec
 from ollamad.options import SamplingOptions
 from ollamad.runners.client import RunnerClient
 from ollamad.runners.mailbox import Mailbox
-from ollamad.runners.protocol import Generate, Grammar, RequestId
+from ollamad.runners.protocol import Embedded, Generate, Grammar, Ranked, RequestId
 
 SEED_BITS: Final = 32
+TEXTS_PER_MESSAGE: Final = 256
+"""Texts to embed in one message to a runner: their vectors must fit into one frame, also the widest
+ones (16384 elements would be 16 MiB)."""
 
 
 class Lease:
@@ -71,6 +74,39 @@ class Lease:
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         """Return the token ids of *text*. Raises the runner's error."""
         return await self._client.tokenize(text, add_special=add_special)
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        truncate: bool = True,
+        dimensions: int = 0,
+        normalize: bool = True,
+    ) -> Embedded:
+        """Return a vector for each of *texts*, one at least. Raises the runner's error.
+
+        Many texts are sent in several messages, one after the other.
+        """
+        parts = [
+            await self._client.embed(
+                tuple(texts[begin : begin + TEXTS_PER_MESSAGE]),
+                truncate=truncate,
+                dimensions=dimensions,
+                normalize=normalize,
+            )
+            for begin in range(0, len(texts), TEXTS_PER_MESSAGE)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return msgspec.structs.replace(
+            parts[-1],
+            vectors=b"".join(part.vectors for part in parts),
+            prompt_tokens=sum(part.prompt_tokens for part in parts),
+        )
+
+    async def rank(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> Ranked:
+        """Return how well each of *documents* answers *query*. Raises the runner's error."""
+        return await self._client.rank(query, tuple(documents), truncate=truncate)
 
     def release(self) -> None:
         """Give the lease back; what was started with it and is not finished is cancelled."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import struct
 
 import trio
 import trio.testing
@@ -20,7 +21,10 @@ from ollamad.runners.protocol import (
     Cancel,
     Delta,
     Deltas,
+    Embed,
+    Embedded,
     EngineGauges,
+    Failed,
     FailureCode,
     Finished,
     FinishReason,
@@ -32,6 +36,8 @@ from ollamad.runners.protocol import (
     LoadFailed,
     LoadPlan,
     MemoryUse,
+    Rank,
+    Ranked,
     Shutdown,
     Timings,
     Tokenize,
@@ -42,6 +48,8 @@ from ollamad.units import GIB, MIB
 
 KILLED = -9
 TERMINATED = -15
+NOT_A_NUMBER = "nan"
+"""A text whose vector is broken."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +146,8 @@ class FakeProcess:
             case Tokenize():
                 tokens = tuple(range(len(command.text.split())))
                 await self.channel.send(Tokenized(command.id, tokens))
+            case Embed() | Rank():
+                nursery.start_soon(self._answer, command)
             case Cancel(request_id):
                 self.cancelled.append(request_id)
             case Shutdown():
@@ -173,6 +183,42 @@ class FakeProcess:
         is_cancelled = request.id in self.cancelled
         reason = FinishReason.CANCELLED if is_cancelled else FinishReason.STOP
         await self.channel.send(Finished(id=request.id, reason=reason, timings=Timings()))
+
+    async def _answer(self, question: Embed | Rank) -> None:
+        """Answer with numbers of words and characters, after the time of one word."""
+        await trio.sleep(self.script.word_takes_s)
+        if question.id in self.cancelled:
+            return
+        texts = question.texts if isinstance(question, Embed) else question.documents
+        n_words = [len(text.split()) for text in texts]
+        assert self.plan is not None
+        if max(n_words) > self.plan.n_ctx and not question.truncate:
+            detail = "the input length exceeds the context length"
+            await self.channel.send(Failed(question.id, FailureCode.CONTEXT_TOO_LONG, detail))
+        elif NOT_A_NUMBER in texts:
+            detail = "embedding contains NaN or Inf values"
+            await self.channel.send(Failed(question.id, FailureCode.ENGINE, detail))
+        elif isinstance(question, Embed):
+            rows = [(float(n), len(text) / 10) for n, text in zip(n_words, texts, strict=True)]
+            n_dims = min(question.dimensions or 2, 2)
+            await self.channel.send(
+                Embedded(
+                    id=question.id,
+                    vectors=b"".join(struct.pack("<2f", *row)[: 4 * n_dims] for row in rows),
+                    n_dims=n_dims,
+                    prompt_tokens=sum(n_words),
+                    timings=Timings(),
+                )
+            )
+        else:
+            await self.channel.send(
+                Ranked(
+                    id=question.id,
+                    scores=tuple(map(float, n_words)),
+                    prompt_tokens=sum(n_words),
+                    timings=Timings(),
+                )
+            )
 
 
 class FakeLauncher:

@@ -13,7 +13,10 @@ import msgspec
 
 NS_PER_S: Final = 1_000_000_000
 
-TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+NUMBER_MAX: Final = 2**31 - 1
+"""The largest whole number the engine takes."""
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 """What the engine takes as a token; larger numbers could not even be sent to it."""
 
 # Requests. `None` is "not given"; types that Ollama checks by itself are `Any` here.
@@ -86,6 +89,26 @@ class ChatRequest(msgspec.Struct, kw_only=True):
     logprobs: bool = False
     top_logprobs: int = 0
     debug_render_only: bool = msgspec.field(default=False, name="_debug_render_only")
+
+
+class EmbedRequest(msgspec.Struct, kw_only=True):
+    """POST /api/embed."""
+
+    model: str = ""
+    input: Any = None
+    truncate: bool = True
+    dimensions: int = 0
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+class EmbeddingsRequest(msgspec.Struct, kw_only=True):
+    """POST /api/embeddings, the older one."""
+
+    model: str = ""
+    prompt: str = ""
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
 
 
 class ModelRequest(msgspec.Struct, kw_only=True):
@@ -202,6 +225,23 @@ class ChatResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     """From the runner's having it to a slot. This and the next two are not in Ollama's API."""
     prompt_cached_count: int = 0
     eval_forced_count: int = 0
+
+
+class EmbedResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The answer of /api/embed."""
+
+    model: str
+    embeddings: msgspec.Raw
+    """A list of lists of numbers."""
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+
+
+class EmbeddingsResponse(msgspec.Struct):
+    """The answer of /api/embeddings."""
+
+    embedding: list[float]
 
 
 class Details(msgspec.Struct, kw_only=True, omit_defaults=True):

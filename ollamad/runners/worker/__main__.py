@@ -32,9 +32,9 @@ def _engine(name: str) -> tuple[EngineLoader, str]:
         return EchoEngine, "echo"
     # Imported here, because it loads llama.cpp's libraries.
     from ollamad.runners.worker.bindings import start_backends  # noqa: PLC0415
-    from ollamad.runners.worker.llamaengine import LlamaEngine  # noqa: PLC0415
+    from ollamad.runners.worker.engines import load_engine  # noqa: PLC0415
 
-    return LlamaEngine.loaded, start_backends()
+    return load_engine, start_backends()
 
 
 async def _serve(descriptor: int, load: EngineLoader, build: str) -> None:

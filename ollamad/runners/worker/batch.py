@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import enum
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,15 @@ import numpy as np
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.prefixtree import SequenceId
 from ollamad.runners.worker.tokens import Tokens
+
+
+class DecodeOutcome(enum.Enum):
+    """What became of a batch."""
+
+    DONE = "done"
+    ABORTED = "aborted"
+    NO_ROOM = "no room in the KV cache"
+    FAILED = "failed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,3 +73,7 @@ class Batch:
             self._logits[end - 1] = part.wants_logits
             row = end
         self.handle.n_tokens = row
+
+    def mark_all(self) -> None:
+        """Want an output of every token."""
+        self._logits[: self.handle.n_tokens] = 1

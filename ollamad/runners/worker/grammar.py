@@ -21,8 +21,9 @@ from llguidance.gbnf_to_lark import any_to_lark
 from ollamad.runners.protocol import FailureCode, Grammar, GrammarKind
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
-from ollamad.runners.worker.llama import LlamaModel, piece_of
+from ollamad.runners.worker.llama import LlamaModel
 from ollamad.runners.worker.sampling.mask import TokenMask
+from ollamad.runners.worker.vocabulary import piece_of
 
 _JSON_STYLE: Final[Any] = {  # The stub's type for it is not importable.
     # One way to space JSON, the one most models have seen most. Where there is one way, keys and

@@ -7,7 +7,6 @@ Only the engine's thread may call it, but for `abort`.
 from __future__ import annotations
 
 import ctypes
-import enum
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -16,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ollamad.runners.protocol import FailureCode, LoadPlan, MemoryKind
-from ollamad.runners.worker.batch import Batch, Part
+from ollamad.runners.worker.abortflag import AbortFlag
+from ollamad.runners.worker.batch import Batch, DecodeOutcome, Part
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
 from ollamad.runners.worker.loading import load_model, open_context
 from ollamad.runners.worker.prefixtree import SequenceId
 from ollamad.runners.worker.sampling.vocab import VocabFacts
 from ollamad.runners.worker.tokens import tokens_of
+from ollamad.runners.worker.vocabulary import piece_of, tokenize
 
 SEQUENCES_MAX: Final = 256
 """llama.cpp's own limit."""
@@ -34,17 +35,7 @@ STATES_EXTRA: Final = 4
 WINDOWS_PER_SLOT: Final = 2
 """Windows that layers with a window have room for, where they are not roomy: one for a slot's
 request, one for an idle text."""
-_PIECE_BYTES_MAX: Final = 1 << 16
 _UNBOUNDED: Final = 1 << 40
-
-
-class DecodeOutcome(enum.Enum):
-    """What became of a batch."""
-
-    DONE = "done"
-    ABORTED = "aborted"
-    NO_ROOM = "no room in the KV cache"
-    FAILED = "failed"
 
 
 class LlamaModel:
@@ -72,7 +63,7 @@ class LlamaModel:
             )
         self._batch = Batch(self.n_batch)
         self._logits_array = ctypes.c_float * self.n_vocab
-        self._abort = _AbortFlag(self.context)
+        self._abort = AbortFlag(self.context)
         self.abort = self._abort.set
         """End the running decode early. May be called from any thread."""
         self.piece = functools.lru_cache(maxsize=1 << 16)(self._piece)
@@ -97,15 +88,7 @@ class LlamaModel:
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Return the token ids of *text*, in which special tokens are recognised."""
-        data = text.encode("utf-8", errors="replace")
-        room = len(data) + 8  # A token has at least one byte, but for the few added ones.
-        tokens = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(
-            self.vocab_handle, data, len(data), tokens, room, add_special, True
-        )
-        if count < 0:
-            raise EngineRefused(FailureCode.BAD_REQUEST, "the text cannot be tokenized")
-        return tokens[:count]
+        return tokenize(self.vocab_handle, text, add_special=add_special)
 
     def _piece(self, token: int) -> bytes:
         return piece_of(self.vocab_handle, token, shows_special=False)
@@ -134,17 +117,6 @@ class LlamaModel:
         """Return a view of the logits of the *row*-th token of the last batch."""
         address = ctypes.addressof(llama.llama_get_logits_ith(self.context, row).contents)
         return np.frombuffer(self._logits_array.from_address(address), dtype=np.float32)
-
-
-def piece_of(vocab: Any, token: int, *, shows_special: bool) -> bytes:
-    """Return the bytes of a token; control tokens have none unless *shows_special*."""
-    size = 64
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        count: int = llama.llama_token_to_piece(vocab, token, buffer, size, 0, shows_special)
-        if count >= 0:
-            return buffer.raw[:count]
-        size = min(-count, _PIECE_BYTES_MAX)
 
 
 def _has_states(model: Any) -> bool:
@@ -202,26 +174,3 @@ class LlamaMemory:
         """Forget positions from *begin* to *end*, move the later ones down. Needs `can_shift`."""
         llama.llama_memory_seq_rm(self._handle, sequence, begin, end)
         llama.llama_memory_seq_add(self._handle, sequence, end, -1, begin - end)
-
-
-class _AbortFlag:
-    """A byte that llama.cpp polls inside a decode, without entering Python.
-
-    ggml calls the abort callback hundreds of times in a step. A Python function there would take
-    the interpreter's lock each time; `strlen` of a one-character string does not: it is 0 (go on)
-    or 1 (abort) by what the character is.
-    """
-
-    def __init__(self, context: Any) -> None:
-        self._flag = ctypes.create_string_buffer(2)
-        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
-        self._callback = llama.ggml_abort_callback(strlen)
-        llama.llama_set_abort_callback(
-            context, self._callback, ctypes.cast(self._flag, ctypes.c_void_p)
-        )
-
-    def set(self) -> None:
-        self._flag[0] = b"\x01"
-
-    def clear(self) -> None:
-        self._flag[0] = b"\x00"

@@ -26,7 +26,7 @@ from ollamad.runners.protocol import (
     RequestId,
     StepLogprob,
 )
-from ollamad.runners.worker.batch import Part
+from ollamad.runners.worker.batch import DecodeOutcome, Part
 from ollamad.runners.worker.batching import Need, PrefillAllowance, share_batch
 from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
 from ollamad.runners.worker.gauges import GaugeBoard
@@ -36,7 +36,7 @@ from ollamad.runners.worker.generation import (
     shift_range,
 )
 from ollamad.runners.worker.grammar import Grammars
-from ollamad.runners.worker.llama import DecodeOutcome, LlamaModel
+from ollamad.runners.worker.llama import LlamaModel
 from ollamad.runners.worker.prefixcache import PrefixCache
 from ollamad.runners.worker.sampling.check import check
 from ollamad.runners.worker.sampling.logprobs import step_logprob

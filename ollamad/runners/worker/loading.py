@@ -16,7 +16,8 @@ from ollamad.runners.worker.engine import EngineRefused
 
 KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 """Numbers of ggml's types."""
-_FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
+FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
+"""Numbers of llama.cpp's choices."""
 _ROPE_SCALING: Final = {"none": 0, "linear": 1, "yarn": 2, "longrope": 3}
 _LOAD_MODES: Final = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 """By use of mmap and of mlock."""
@@ -110,7 +111,7 @@ def open_context(model: Any, plan: LoadPlan, *, n_seq_max: int) -> Any:
     params.swa_full = plan.swa_full
     params.n_threads = params.n_threads_batch = plan.n_threads
     params.type_k = params.type_v = KV_TYPES[plan.kv_type]
-    params.flash_attn_type = _FLASH_ATTENTION[plan.flash_attention]
+    params.flash_attn_type = FLASH_ATTENTION[plan.flash_attention]
     params.no_perf = True
     _apply_rope(params, plan.rope)
     context = llama.llama_init_from_model(model, params)

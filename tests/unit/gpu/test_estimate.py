@@ -77,3 +77,25 @@ def test_the_total_is_the_sum_of_the_kinds() -> None:
     assert needed.total_bytes == (
         needed.weights_bytes + needed.kv_cache_bytes + needed.compute_bytes + PROCESS_BYTES
     )
+
+
+def test_a_generating_model_that_embeds_needs_the_output_of_every_token_twice() -> None:
+    """llama.cpp computes all of them then, and keeps a copy of what it computed."""
+    generating = demand()
+    embedding = demand_of(
+        LLAMA_8B, n_ctx=4096, n_slots=1, n_batch=512, kv_type="f16", embedding=True
+    )
+
+    one_copy = 512 * LLAMA_8B.n_vocab * 4
+    assert embedding.compute_bytes >= generating.compute_bytes + one_copy
+
+
+def test_an_encoder_needs_room_for_attention_over_its_batch_but_none_for_words() -> None:
+    encoder = dataclasses.replace(LLAMA_8B, architecture="nomic-bert", pooling_type=1)
+    small, large = (
+        demand_of(encoder, n_ctx=n, n_slots=1, n_batch=n, kv_type="f16", embedding=True)
+        for n in (512, 2048)
+    )
+
+    assert small.compute_bytes < 512 * encoder.n_vocab * 4
+    assert large.compute_bytes > 2048 * 2048 * 8 * 4

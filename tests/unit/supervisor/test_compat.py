@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
+import msgspec
 import pytest
 
 from ollamad.config import RunnerConfig
@@ -12,8 +14,10 @@ from ollamad.runners.protocol import LoadPlan, RopeOverrides, TensorOverride
 from ollamad.supervisor.compat import (
     N_BATCH_AUTO,
     N_CTX_AUTO,
+    N_CTX_EMBEDDING_AUTO,
     N_CTX_MIN,
     N_SLOTS_AUTO,
+    N_SLOTS_EMBEDDING,
     PlanDefaults,
     clamp_n_ctx,
     plans,
@@ -27,6 +31,7 @@ SUBJECT = a_subject()
 UNKNOWN_LENGTH = dataclasses.replace(
     SUBJECT, facts=dataclasses.replace(SUBJECT.facts, n_ctx_train=0)
 )
+EMBEDDER = dataclasses.replace(SUBJECT, facts=dataclasses.replace(SUBJECT.facts, pooling_type=1))
 
 
 def all_plans(
@@ -138,20 +143,69 @@ def test_a_model_that_embeds_is_planned_so() -> None:
     assert all_plans(subject=dataclasses.replace(SUBJECT, facts=facts))[0].embedding
 
 
+def pooling(pooling_type: int | None) -> Subject:
+    facts = dataclasses.replace(SUBJECT.facts, pooling_type=pooling_type)
+    return dataclasses.replace(SUBJECT, facts=facts)
+
+
+@pytest.mark.parametrize("pooling_type", [0, 1, 2, 4])
+@pytest.mark.parametrize("n_ctx", [None, 100, 4096])
+@pytest.mark.parametrize("n_batch", [None, 64, 8192])
+def test_a_model_that_reads_a_text_as_a_whole_has_a_batch_as_large_as_its_context(
+    pooling_type: int, n_ctx: int | None, n_batch: int | None
+) -> None:
+    (plan,) = all_plans(LoadOptions(n_ctx=n_ctx, n_batch=n_batch), subject=pooling(pooling_type))
+
+    assert plan.n_batch == plan.n_ctx == (n_ctx or N_CTX_EMBEDDING_AUTO)
+
+
+@pytest.mark.parametrize("pooling_type", [None, 3])
+def test_a_model_whose_last_token_counts_computes_a_text_in_parts(
+    pooling_type: int | None,
+) -> None:
+    options = LoadOptions(embedding=True)
+
+    (plan,) = all_plans(options, runner=RunnerConfig(n_slots=1), subject=pooling(pooling_type))
+
+    assert (plan.n_ctx, plan.n_batch) == (N_CTX_EMBEDDING_AUTO, N_BATCH_AUTO)
+    assert plan.n_slots == N_SLOTS_EMBEDDING
+
+
+def test_all_requests_for_vectors_share_the_memory_of_one_context() -> None:
+    defaults = PlanDefaults(RunnerConfig(kv_type="f32"), n_cores=1)
+
+    ((plan, demand),) = plans(SUBJECT, LoadOptions(embedding=True), defaults)
+
+    assert demand.kv_cache_bytes == plan.n_ctx * 2 * 4
+
+
+def test_a_runner_generates_or_embeds() -> None:
+    generating, embedding = LoadOptions(), LoadOptions(embedding=True)
+
+    assert not serves(all_plans(generating)[0], SUBJECT, embedding)
+    assert not serves(all_plans(embedding)[0], SUBJECT, generating)
+    assert serves(all_plans(embedding)[0], SUBJECT, embedding)
+    assert serves(all_plans(subject=EMBEDDER)[0], EMBEDDER, embedding)
+
+
 @pytest.mark.parametrize("n_ctx", [None, 1, 100, 2048, N_CTX_TRAIN, 10**6])
 @pytest.mark.parametrize("n_batch", [None, 1, 64, 4096])
 @pytest.mark.parametrize("use_mmap", [None, True, False])
 @pytest.mark.parametrize("n_threads", [None, 0, 2])
 def test_every_plan_serves_the_request_it_was_made_for(
-    n_ctx: int | None, n_batch: int | None, use_mmap: bool | None, n_threads: int | None
+    n_ctx: int | None,
+    n_batch: int | None,
+    use_mmap: bool | None,
+    n_threads: int | None,
 ) -> None:
     """Otherwise its runner would be loaded, found unfit, and loaded again without end."""
-    options = LoadOptions(n_ctx=n_ctx, n_batch=n_batch, use_mmap=use_mmap, n_threads=n_threads)
+    stated = LoadOptions(n_ctx=n_ctx, n_batch=n_batch, use_mmap=use_mmap, n_threads=n_threads)
 
-    made = all_plans(options)
-
-    assert made
-    assert all(serves(plan, SUBJECT, options) for plan in made)
+    for subject, embedding in itertools.product((SUBJECT, EMBEDDER), (None, True)):
+        options = msgspec.structs.replace(stated, embedding=embedding)
+        made = all_plans(options, subject=subject)
+        assert made
+        assert all(serves(plan, subject, options) for plan in made)
 
 
 STATED: dict[str, Any] = {
@@ -187,10 +241,10 @@ def test_an_option_reloads_only_a_runner_that_was_loaded_otherwise(name: str) ->
 
 
 def test_every_option_for_loading_is_looked_at() -> None:
-    """`n_gpu_layers` is what placement decides."""
+    """`n_gpu_layers` is what placement decides; `embedding` has tests of its own."""
     looked_at = {*STATED, "n_ctx", "n_batch", "n_threads", "use_mmap", "n_gpu_layers"}
 
-    assert looked_at == set(LoadOptions.__struct_fields__)
+    assert looked_at | {"embedding"} == set(LoadOptions.__struct_fields__)
 
 
 def test_another_position_encoding_reaches_beyond_what_the_model_was_trained_for() -> None:

@@ -13,7 +13,7 @@ from tools import lock
 from tools.wheelhouse import count_pins, locked_version
 
 REQUIREMENTS = lock.ROOT / "requirements"
-NAMES = ["build", "dev", "embedded", "llama", "native", "runtime"]
+NAMES = ["build", "dev", "embedded", "llama", "native", "runtime", "testmodels"]
 
 
 def pins_of(name: str) -> dict[str, str]:
@@ -48,6 +48,7 @@ def test_the_other_locks_meet_their_extras() -> None:
 
     assert unmet(extras["dev"], pins_of("dev")) == []
     assert unmet(extras["embedded"], pins_of("embedded")) == []
+    assert unmet(extras["testmodels"], pins_of("testmodels")) == []
 
 
 def test_runtime_and_development_agree_on_every_version() -> None:
