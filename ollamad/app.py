@@ -27,6 +27,7 @@ from ollamad.registry.catalog import Catalog
 from ollamad.registry.embedded import embedded_model_file, install_embedded
 from ollamad.registry.store import Store
 from ollamad.runners.launch import Launcher, ProcessLauncher
+from ollamad.runners.readahead import ReadAhead
 from ollamad.supervisor.compat import PlanDefaults
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.events import DevicesRead
@@ -59,7 +60,8 @@ class Daemon:
         self._catalog = Catalog(self._store)
         budget = Budget([self._memory.facts()], {HOST: config.gpu.host_headroom_bytes})
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
-        self._loop = Loop(core, launcher or ProcessLauncher(), config.runner)
+        read_ahead = ReadAhead(self._memory.available_bytes)
+        self._loop = Loop(core, launcher or ProcessLauncher(), config.runner, read_ahead.read)
         self._supervisor = Supervisor(self._loop)
         self._stop_asked = trio.Event()
         self._connections_over = trio.Event()

@@ -7,7 +7,7 @@ before.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -38,6 +38,13 @@ from ollamad.supervisor.events import (
     RunnerStalled,
 )
 
+ReadAheadOf = Callable[[Iterable[str]], Awaitable[None]]
+"""Brings files into memory, if it can. Its outcome does not matter."""
+
+
+async def no_read_ahead(paths: Iterable[str]) -> None:
+    """Leave all reading to the runner."""
+
 
 class RunnerTask:
     """Runs one runner. `run` is the task; the rest is called by the loop."""
@@ -48,12 +55,14 @@ class RunnerTask:
         launcher: Launcher,
         config: RunnerConfig,
         post: Callable[[Event], None],
+        read_ahead: ReadAheadOf = no_read_ahead,
     ) -> None:
         self.runner: RunnerId = order.runner
         self._order = order
         self._launcher = launcher
         self._config = config
         self._post = post
+        self._read_ahead = read_ahead
         self._log = RunnerLog(order.name, lines_kept=config.log_lines_kept)
         self._stop_asked = trio.Event()
         self._client: RunnerClient | None = None
@@ -75,6 +84,13 @@ class RunnerTask:
 
     async def run(self) -> None:
         """Live the runner's life. Never raises for a runner's fault."""
+        plan = self._order.plan
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_ahead, (plan.model_path, *plan.adapter_paths))
+            await self._live()
+            nursery.cancel_scope.cancel()
+
+    async def _live(self) -> None:
         try:
             process = await self._launcher.launch(RunnerSpec(label=self._order.name))
         except LoadFailed as exc:

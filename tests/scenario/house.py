@@ -20,6 +20,7 @@ from ollamad.runners.protocol import Finished
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.leases import Lease
 from ollamad.supervisor.loop import Loop
+from ollamad.supervisor.runnertask import ReadAheadOf, no_read_ahead
 from ollamad.supervisor.service import Supervisor
 from ollamad.units import GIB
 from tests.fakes.launcher import FakeLauncher, Script
@@ -79,13 +80,14 @@ async def a_house(
     memory_bytes: int = 8 * GIB,
     scheduling: SchedulingConfig | None = None,
     runner: RunnerConfig | None = None,
+    read_ahead: ReadAheadOf = no_read_ahead,
 ) -> AsyncIterator[House]:
     """Run a supervisor; stop it at the end and check that nothing is left."""
     runner = runner or RunnerConfig()
     async with trio.open_nursery() as processes:
         launcher = FakeLauncher(processes, *scripts)
         core = a_core(memory_bytes=memory_bytes, scheduling=scheduling, runner=runner)
-        loop = Loop(core, launcher, runner)
+        loop = Loop(core, launcher, runner, read_ahead)
         house = House(core, loop, Supervisor(loop), launcher)
         async with trio.open_nursery() as nursery:
             await nursery.start(loop.run)
