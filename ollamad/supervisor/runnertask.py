@@ -6,7 +6,6 @@ before.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Awaitable, Callable, Iterable
 
 import trio
@@ -109,7 +108,7 @@ class RunnerTask:
                 nursery.cancel_scope.cancel()
         finally:
             await stop(process, client.shut_down, self._patience)
-        detail = _exit_text(status, self._log.last_error)
+        detail = self._log.how_it_ended(status)
         client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
         self._post(RunnerExited(self.runner, detail))
         # A process that has been waited for has given its main memory back.
@@ -169,14 +168,3 @@ class RunnerTask:
         if message.code is FailureCode.NOT_A_MODEL and self._log.last_error:
             detail += f" ({self._log.last_error})"
         return LoadFailed(f"{self._order.name} cannot be loaded: {detail}")
-
-
-def _exit_text(status: int, last_error: str) -> str:
-    if status < 0:
-        try:
-            how = f"killed by {signal.Signals(-status).name}"
-        except ValueError:
-            how = f"killed by signal {-status}"
-    else:
-        how = f"exit status {status}"
-    return f"{how}: {last_error}" if last_error else how

@@ -233,7 +233,7 @@ async def test_an_idle_model_makes_room_for_a_larger_one(autojump_clock: MockClo
             pass
         async with leased(house, GEMMA) as lease:
             assert await answer(lease) == "one two three "
-        assert [p.label for p in house.launcher.alive] == [GEMMA.name.display]
+        assert [p.spec.label for p in house.launcher.alive] == [GEMMA.name.display]
 
 
 async def test_a_busy_model_makes_room_in_the_end(autojump_clock: MockClock) -> None:
