@@ -16,7 +16,7 @@ from ollamad.config import SETTINGS, Config, changed_keys
 from ollamad.configfile import LoadedConfig
 from ollamad.errors import ConfigError, OllamadError, StartupError
 from ollamad.gpu.budget import Budget
-from ollamad.gpu.devices import HOST
+from ollamad.gpu.devices import HOST, DeviceReading
 from ollamad.gpu.host import HostMemory, n_cores
 from ollamad.http.doors import Doors
 from ollamad.http.routes import build_app
@@ -27,6 +27,8 @@ from ollamad.registry.catalog import Catalog
 from ollamad.registry.embedded import embedded_model_file, install_embedded
 from ollamad.registry.store import Store
 from ollamad.runners.launch import Launcher, ProcessLauncher
+from ollamad.runners.readahead import ReadAhead
+from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.compat import PlanDefaults
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.events import DevicesRead
@@ -59,7 +61,9 @@ class Daemon:
         self._catalog = Catalog(self._store)
         budget = Budget([self._memory.facts()], {HOST: config.gpu.host_headroom_bytes})
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
-        self._loop = Loop(core, launcher or ProcessLauncher(), config.runner)
+        self._launcher = SpareLauncher(launcher or ProcessLauncher(), config.runner)
+        read_ahead = ReadAhead(self._memory.available_bytes)
+        self._loop = Loop(core, self._launcher, config.runner, read_ahead.read)
         self._supervisor = Supervisor(self._loop)
         self._stop_asked = trio.Event()
         self._connections_over = trio.Event()
@@ -83,6 +87,7 @@ class Daemon:
                 await nursery.start(self._loop.run)
                 await nursery.start(self._serve, self.listener)
                 self._notifier.ready()
+                nursery.start_soon(self._launcher.run)
                 log.info(
                     f"Listening on {http.host or '*'}:{port} (version {__version__})",
                     models=str(self._config.store.models_path),
@@ -192,8 +197,15 @@ class Daemon:
 
     async def _read_memory(self) -> None:
         while True:
-            self._loop.post(DevicesRead((self._memory.reading(),)))
+            self._loop.post(DevicesRead((self._reading(),)))
             await trio.sleep(self._config.gpu.memory_period_s)
+
+    def _reading(self) -> DeviceReading:
+        # The spare is not somebody else's: it becomes a runner's process, and every plan has room
+        # for one.
+        reading = self._memory.reading()
+        used_bytes = max(reading.used_bytes - self._launcher.held_bytes, 0)
+        return dataclasses.replace(reading, used_bytes=used_bytes)
 
     async def _feed_watchdog(self) -> None:
         period_s = self._notifier.watchdog_period_s

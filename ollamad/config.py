@@ -250,6 +250,20 @@ class RunnerConfig:
         minimum=1,
         maximum=100_000,
     )
+    spare: bool = setting(
+        kinds.SWITCH,
+        True,
+        "Whether one started runner without a model stands by, so that the next load does not "
+        "wait for a process to start.",
+    )
+    spare_memory_max_bytes: int = setting(
+        kinds.BYTES,
+        256 * MIB,
+        "Memory of its own that this spare runner may take; one that takes more is stopped, and "
+        "none is kept any more. On a CPU it takes about 25 MiB. Libraries are not counted, which "
+        "all runners share.",
+        maximum=BYTES_MAX,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

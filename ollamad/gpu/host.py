@@ -34,16 +34,19 @@ class HostMemory:
 
     def reading(self) -> DeviceReading:
         """Return how much is in use: of the tightest of machine and cgroups."""
-        memory = psutil.virtual_memory()
         capacity = self.facts().capacity_bytes
-        available = [memory.available]
+        return DeviceReading(device=HOST, used_bytes=max(capacity - self.available_bytes(), 0))
+
+    def available_bytes(self) -> int:
+        """Return what could be taken now without pushing others out. May be below 0 in a cgroup."""
+        available = [psutil.virtual_memory().available]
         for group in self._cgroups:
             limit = _read_number(group / "memory.max")
             current = _read_number(group / "memory.current")
             if limit is not None and current is not None:
                 # Page cache is given back on demand, so it is not in use.
                 available.append(limit - current + _cached_bytes(group))
-        return DeviceReading(device=HOST, used_bytes=max(capacity - min(available), 0))
+        return min(available)
 
 
 def own_cgroup() -> Path | None:

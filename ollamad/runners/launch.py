@@ -70,6 +70,11 @@ class RunnerProcess(Protocol):
         """Its log lines."""
         ...
 
+    @property
+    def has_ended(self) -> bool:
+        """The process is over, as of now; nothing has to wait for it first."""
+        ...
+
     def terminate(self) -> None:
         """Ask the process to end with a signal it can handle. Nothing happens if it has ended."""
         ...
@@ -154,6 +159,10 @@ class _ChildProcess:
         self.stream: trio.abc.Stream = stream
         self.output: trio.abc.ReceiveStream = process.stdout
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
     def terminate(self) -> None:
         self._signal_group(signal.SIGTERM)
 
@@ -161,7 +170,7 @@ class _ChildProcess:
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: signal.Signals) -> None:
-        if self._process.returncode is not None:
+        if self.has_ended:
             return  # Its number may belong to somebody else by now.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)

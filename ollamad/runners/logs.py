@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections import deque
 from typing import Final
 
@@ -72,6 +73,17 @@ class RunnerLog:
         if level >= logging.ERROR:
             self._errors.append(rest)
         _log.log(level, "%s: %s", self._label, rest)
+
+    def how_it_ended(self, status: int) -> str:
+        """Return what an exit status says, with the last complaint."""
+        if status < 0:
+            try:
+                how = f"killed by {signal.Signals(-status).name}"
+            except ValueError:
+                how = f"killed by signal {-status}"
+        else:
+            how = f"exit status {status}"
+        return f"{how}: {self.last_error}" if self.last_error else how
 
     def note(self, text: str) -> None:
         """Add a line of the daemon's own about this runner."""

@@ -24,7 +24,7 @@ from ollamad.supervisor.commands import (
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.events import Event, RunnerId, TicketId
-from ollamad.supervisor.runnertask import RunnerTask
+from ollamad.supervisor.runnertask import ReadAheadOf, RunnerTask, no_read_ahead
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +35,17 @@ Answer = Callable[[RunnerTask | OllamadError], None]
 class Loop:
     """The only caller of the core. Everything else posts events."""
 
-    def __init__(self, core: Core, launcher: Launcher, config: RunnerConfig) -> None:
+    def __init__(
+        self,
+        core: Core,
+        launcher: Launcher,
+        config: RunnerConfig,
+        read_ahead: ReadAheadOf = no_read_ahead,
+    ) -> None:
         self.core = core
         self._launcher = launcher
         self._config = config
+        self._read_ahead = read_ahead
         # Unbounded in type, bounded in fact: requests are counted by the line's limit, and every
         # runner posts a few events in its life.
         self._post, self._inbox = trio.open_memory_channel[Event](math.inf)
@@ -85,7 +92,9 @@ class Loop:
     def _carry_out(self, command: Command, nursery: trio.Nursery) -> None:
         match command:
             case StartRunner():
-                task = RunnerTask(command, self._launcher, self._config, self.post)
+                task = RunnerTask(
+                    command, self._launcher, self._config, self.post, self._read_ahead
+                )
                 self._runners[command.runner] = task
                 nursery.start_soon(self._run_runner, task)
             case StopRunner(runner):

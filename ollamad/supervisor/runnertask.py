@@ -6,8 +6,7 @@ before.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -39,6 +38,13 @@ from ollamad.supervisor.events import (
     RunnerStalled,
 )
 
+ReadAheadOf = Callable[[Iterable[str]], Awaitable[None]]
+"""Brings files into memory, if it can. Its outcome does not matter."""
+
+
+async def no_read_ahead(paths: Iterable[str]) -> None:
+    """Leave all reading to the runner."""
+
 
 class RunnerTask:
     """Runs one runner. `run` is the task; the rest is called by the loop."""
@@ -49,12 +55,14 @@ class RunnerTask:
         launcher: Launcher,
         config: RunnerConfig,
         post: Callable[[Event], None],
+        read_ahead: ReadAheadOf = no_read_ahead,
     ) -> None:
         self.runner: RunnerId = order.runner
         self._order = order
         self._launcher = launcher
         self._config = config
         self._post = post
+        self._read_ahead = read_ahead
         self._log = RunnerLog(order.name, lines_kept=config.log_lines_kept)
         self._stop_asked = trio.Event()
         self._client: RunnerClient | None = None
@@ -81,6 +89,13 @@ class RunnerTask:
 
     async def run(self) -> None:
         """Live the runner's life. Never raises for a runner's fault."""
+        plan = self._order.plan
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_ahead, (plan.model_path, *plan.adapter_paths))
+            await self._live()
+            nursery.cancel_scope.cancel()
+
+    async def _live(self) -> None:
         try:
             process = await self._launcher.launch(RunnerSpec(label=self._order.name))
         except LoadFailed as exc:
@@ -99,7 +114,7 @@ class RunnerTask:
                 nursery.cancel_scope.cancel()
         finally:
             await stop(process, client.shut_down, self._patience)
-        detail = _exit_text(status, self._log.last_error)
+        detail = self._log.how_it_ended(status)
         client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
         self._post(RunnerExited(self.runner, detail))
         # A process that has been waited for has given its main memory back.
@@ -159,14 +174,3 @@ class RunnerTask:
         if message.code is FailureCode.NOT_A_MODEL and self._log.last_error:
             detail += f" ({self._log.last_error})"
         return LoadFailed(f"{self._order.name} cannot be loaded: {detail}")
-
-
-def _exit_text(status: int, last_error: str) -> str:
-    if status < 0:
-        try:
-            how = f"killed by {signal.Signals(-status).name}"
-        except ValueError:
-            how = f"killed by signal {-status}"
-    else:
-        how = f"exit status {status}"
-    return f"{how}: {last_error}" if last_error else how

@@ -69,16 +69,19 @@ class Script:
     ignores: frozenset[str] = frozenset()
     """Rungs of the stop ladder it is deaf to: `shutdown`, `term`."""
     exits_at_start: bool = False
+    says_at_start: bytes = b""
+    """Lines of log before anything else."""
     launch_fails: bool = False
 
 
 class FakeProcess:
     """A runner that answers a prompt with its own words, and counts them as tokens."""
 
-    def __init__(self, script: Script, pid: int, label: str) -> None:
+    def __init__(self, script: Script, pid: int, spec: RunnerSpec) -> None:
         self.script = script
-        self.label = label
+        self.spec = spec
         self.pid = pid
+        self.started_at = trio.current_time()
         ours, theirs = trio.testing.memory_stream_pair()
         self.stream: trio.abc.Stream = ours
         self._theirs = theirs
@@ -94,6 +97,10 @@ class FakeProcess:
         self._words = 0
 
     # What the launcher's user sees
+
+    @property
+    def has_ended(self) -> bool:
+        return self._scope.cancel_called
 
     def terminate(self) -> None:
         if "term" not in self.script.ignores:
@@ -124,6 +131,8 @@ class FakeProcess:
         self.exited.set()
 
     async def _live(self, nursery: trio.Nursery) -> None:
+        if self.script.says_at_start:
+            await self._output_end.send_all(self.script.says_at_start)
         if self.script.exits_at_start:
             await self._output_end.send_all(b"E cannot open the GPU\n")
             self.end(1)
@@ -240,7 +249,7 @@ class FakeLauncher:
         script = self._scripts[min(len(self.started), len(self._scripts) - 1)]
         if script.launch_fails:
             raise LoadFailedError("cannot start a runner process: no more processes")
-        process = FakeProcess(script, pid=1000 + len(self.started), label=spec.label)
+        process = FakeProcess(script, pid=1000 + len(self.started), spec=spec)
         self.started.append(process)
         self._nursery.start_soon(process.run)
         return process

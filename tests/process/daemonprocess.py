@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,24 @@ import psutil
 
 STARTS_WITHIN_S = 60
 STOPS_WITHIN_S = 60
+
+
+def workers_of(parent: psutil.Process) -> list[psutil.Process]:
+    """Return the runners' processes among the children of *parent*."""
+    workers = []
+    for child in parent.children():
+        with contextlib.suppress(psutil.Error):  # It ended while we looked.
+            if "ollamad.runners.worker" in child.cmdline():
+                workers.append(child)
+    return workers
+
+
+def name_of(process: psutil.Process) -> str:
+    """Return what `ps` shows; empty for one that has ended."""
+    try:
+        return process.name()
+    except psutil.Error:
+        return ""
 
 
 class DaemonProcess:
@@ -76,10 +95,22 @@ class DaemonProcess:
                     return record
         raise AssertionError("\n".join(record["message"] for record in self.records[-20:]))
 
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes of runners that live, with a model or without."""
+        return workers_of(psutil.Process(self.process.pid))
+
     def runners(self) -> list[psutil.Process]:
-        """Return the runner processes that live."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if "ollamad.runners.worker" in child.cmdline()]
+        """Return those that were told to load a model."""
+        return [child for child in self.workers() if name_of(child) == "ollamad-runner"]
+
+    def wait_for_spare(self) -> psutil.Process:
+        """Return the runner without a model, once it is up: only its name tells."""
+        for _ in range(STARTS_WITHIN_S * 50):
+            for child in self.workers():
+                if name_of(child) == "ollamad-spare":
+                    return child
+            time.sleep(0.02)
+        raise AssertionError("no spare runner")
 
     def stop(self) -> int:
         """Ask it to stop and return its exit status."""

@@ -100,8 +100,8 @@ async def test_it_says_hello_loads_and_answers() -> None:
 
 async def test_answers_stream_side_by_side() -> None:
     async with a_runner() as runner:
-        _, first = runner.generate("!count 20000")
-        _, second = runner.generate("!count 20000")
+        _, first = runner.generate("!count 1000000")
+        _, second = runner.generate("!count 1000000")
         with trio.fail_after(10):
             for _ in range(2):
                 assert not isinstance(await first.take(), Finished)

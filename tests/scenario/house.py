@@ -17,11 +17,13 @@ from ollamad.modelinfo import ModelDetails, StoredModel, WeightsId
 from ollamad.names import ModelName
 from ollamad.options import LoadOptions, SamplingOptions
 from ollamad.runners.protocol import Finished
+from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.leases import Lease
 from ollamad.supervisor.loop import Loop
+from ollamad.supervisor.runnertask import ReadAheadOf, no_read_ahead
 from ollamad.supervisor.service import Supervisor
-from ollamad.units import GIB
+from ollamad.units import GIB, MIB
 from tests.fakes.launcher import FakeLauncher, Script
 from tests.values import a_core, some_facts
 
@@ -52,6 +54,8 @@ LLAMA = a_model("llama:8b")
 QWEN = a_model("qwen:8b")
 GEMMA = a_model("gemma:27b", weights_bytes=3 * GIB)
 
+SPARE_BYTES = 25 * MIB
+
 _NO_OPTIONS = LoadOptions()
 
 
@@ -79,16 +83,21 @@ async def a_house(
     memory_bytes: int = 8 * GIB,
     scheduling: SchedulingConfig | None = None,
     runner: RunnerConfig | None = None,
+    has_spare: bool = False,
+    read_ahead: ReadAheadOf = no_read_ahead,
 ) -> AsyncIterator[House]:
     """Run a supervisor; stop it at the end and check that nothing is left."""
     runner = runner or RunnerConfig()
     async with trio.open_nursery() as processes:
         launcher = FakeLauncher(processes, *scripts)
         core = a_core(memory_bytes=memory_bytes, scheduling=scheduling, runner=runner)
-        loop = Loop(core, launcher, runner)
+        spare = SpareLauncher(launcher, runner, own_bytes=lambda _pid: SPARE_BYTES)
+        loop = Loop(core, spare if has_spare else launcher, runner, read_ahead)
         house = House(core, loop, Supervisor(loop), launcher)
         async with trio.open_nursery() as nursery:
             await nursery.start(loop.run)
+            if has_spare:
+                nursery.start_soon(spare.run)
             yield house
             await house.supervisor.drain()
             nursery.cancel_scope.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pytest
 import trio
@@ -232,7 +233,7 @@ async def test_an_idle_model_makes_room_for_a_larger_one(autojump_clock: MockClo
             pass
         async with leased(house, GEMMA) as lease:
             assert await answer(lease) == "one two three "
-        assert [p.label for p in house.launcher.alive] == [GEMMA.name.display]
+        assert [p.spec.label for p in house.launcher.alive] == [GEMMA.name.display]
 
 
 async def test_a_busy_model_makes_room_in_the_end(autojump_clock: MockClock) -> None:
@@ -303,3 +304,47 @@ async def test_what_users_see_of_a_model_follows_its_life(autojump_clock: MockCl
         await trio.testing.wait_all_tasks_blocked()
         (view,) = house.supervisor.loaded()
         assert view.expires_at - trio.current_time() == pytest.approx(300, abs=1)
+
+
+class SlowDisk:
+    """Reads ahead without end."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, tuple[str, ...]]] = []
+        self.given_up_at: list[float] = []
+
+    async def read(self, paths: Iterable[str]) -> None:
+        self.asked.append((trio.current_time(), tuple(paths)))
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.given_up_at.append(trio.current_time())
+
+
+async def test_a_models_file_is_read_while_its_runner_still_starts(
+    autojump_clock: MockClock,
+) -> None:
+    disk = SlowDisk()
+    async with a_house(Script(hello_after_s=5), read_ahead=disk.read) as house:
+        async with leased(house) as lease:
+            assert lease.waited_s == pytest.approx(7)
+        assert disk.asked == [(0, (str(LLAMA.weights_path),))]
+    assert len(disk.given_up_at) == 1
+
+
+async def test_nobody_reads_for_a_load_that_has_failed(autojump_clock: MockClock) -> None:
+    disk = SlowDisk()
+    async with a_house(Script(load_fails="no model"), read_ahead=disk.read) as house:
+        assert isinstance(await error_of_lease(house, LLAMA), LoadFailed)
+        await trio.sleep(1)
+        assert disk.given_up_at == [pytest.approx(2.1)]
+
+
+async def test_nobody_reads_for_a_runner_that_could_not_be_started(
+    autojump_clock: MockClock,
+) -> None:
+    disk = SlowDisk()
+    async with a_house(Script(launch_fails=True), read_ahead=disk.read) as house:
+        assert isinstance(await error_of_lease(house, LLAMA), LoadFailed)
+        await trio.sleep(1)
+        assert disk.given_up_at == [0] * len(disk.asked)

@@ -8,6 +8,7 @@ must never outlive its daemon.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -51,6 +52,9 @@ BEAT_PERIOD_S: Final = 1.0
 """How often a busy runner shows its progress. An idle one is silent."""
 PROGRESS_STEP: Final = 0.02
 """Load progress is told in steps of this size, at most 50 messages a load."""
+NAME_SPARE: Final = "ollamad-spare"
+NAME_LOADED: Final = "ollamad-runner"
+"""How a runner's process is called before and after it is told what to load: 15 letters at most."""
 EXIT_ENGINE_BROKE: Final = 70
 """The exit status after an unexpected exception in the engine (EX_SOFTWARE)."""
 
@@ -102,6 +106,7 @@ class EngineThread:
         await self._given_work.wait()
 
     def _run(self) -> None:
+        name_thread("engine")
         try:
             engine = self._loaded(self._first_plan())
             while True:
@@ -120,6 +125,7 @@ class EngineThread:
         while True:
             for command in self._take(wait=True):
                 if isinstance(command, Load):
+                    name_process(NAME_LOADED)
                     return command.plan
 
     def _loaded(self, plan: LoadPlan) -> Engine:
@@ -187,6 +193,21 @@ class EngineThread:
         self._outbox.send(messages)
 
 
+def name_process(name: str) -> None:
+    """Set the name that `ps` and `top` show for this process: its arguments never change."""
+    _set_name(Path("/proc/self/comm"), name)
+
+
+def name_thread(name: str) -> None:
+    """Set the name that `top -H` shows for this thread."""
+    _set_name(Path("/proc/thread-self/comm"), name)
+
+
+def _set_name(path: Path, name: str) -> None:
+    with contextlib.suppress(OSError):  # A container may hide it, and nothing depends on it.
+        path.write_text(name)
+
+
 def memory_use() -> MemoryUse:
     """Return what this process uses of main memory, as /proc counts it."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -203,6 +224,7 @@ def memory_use() -> MemoryUse:
 async def serve(end: socket.socket, load: EngineLoader, build: str) -> None:
     """Serve one daemon over *end* until it closes it or says `Shutdown`."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    name_process(NAME_SPARE)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(end))
     channel: Channel[ToRunner, FromRunner] = Channel(stream, ToRunner)
     outbox = Outbox(end)

@@ -28,6 +28,26 @@ async def read(*chunks: bytes, lines_kept: int = 10, breaks: bool = False) -> Ru
 
 
 @pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0, "exit status 0: no such device"),
+        (-9, "killed by SIGKILL: no such device"),
+        (-250, "killed by signal 250: no such device"),
+    ],
+)
+async def test_an_end_is_told_with_the_last_complaint(status: int, text: str) -> None:
+    log = await read(b"E no such device\nW slow\n")
+
+    assert log.how_it_ended(status) == text
+
+
+async def test_an_end_without_a_word_is_told_by_its_status() -> None:
+    log = await read()
+
+    assert log.how_it_ended(1) == "exit status 1"
+
+
+@pytest.mark.parametrize(
     ("line", "level", "text"),
     [
         (b"D details", logging.DEBUG, "details"),

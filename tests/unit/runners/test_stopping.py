@@ -25,6 +25,10 @@ class FakeProcess:
         self.stream: trio.abc.Stream = stream
         self.output: trio.abc.ReceiveStream = stream
 
+    @property
+    def has_ended(self) -> bool:
+        return self._dies_at <= trio.current_time()
+
     def ask(self) -> None:
         self._push(Rung.ASK)
 
