@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ollamad.options import SamplingOptions
-from ollamad.runners.protocol import Failed, Finished, Generate, StepLogprob
+from ollamad.runners.protocol import Failed, Finished, Generate, LoadPlan, StepLogprob
 from ollamad.runners.worker.engine import StepResult
 from ollamad.runners.worker.llamaengine import LlamaEngine
 
@@ -14,6 +14,24 @@ GREEDY = SamplingOptions(temperature=0, num_predict=12)
 
 def quiet(_fraction: float) -> None:
     """Nobody watches the load."""
+
+
+class Engines:
+    """Loads engines, and frees all of them at the end: each holds its weights and its cache."""
+
+    def __init__(self) -> None:
+        self._loaded: list[LlamaEngine] = []
+
+    def load(self, plan: LoadPlan) -> LlamaEngine:
+        """Return an engine for *plan*."""
+        engine = LlamaEngine.loaded(plan, quiet)
+        self._loaded.append(engine)
+        return engine
+
+    def close(self) -> None:
+        """Free all."""
+        while self._loaded:
+            self._loaded.pop().close()
 
 
 class Answers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from ollamad.options import SamplingOptions
 from ollamad.runners.protocol import FinishReason, LoadPlan, MemoryKind
 from ollamad.runners.worker.bindings import start_backends
 from ollamad.runners.worker.llamaengine import LlamaEngine
-from tests.process.answers import Answers, alone, quiet
+from tests.process.answers import Answers, Engines, alone
 from tests.process.precise import write_precise
 from tests.process.tinymodels import write_gemma3, write_mamba
 
@@ -39,6 +39,7 @@ class Case:
 
     path: Path
     kind: MemoryKind
+    engines: Engines
     swa_full: bool = False
 
     def engine(self, *, n_slots: int = 4, prefix_reuse: bool = True) -> LlamaEngine:
@@ -54,7 +55,7 @@ class Case:
             swa_full=self.swa_full,
             prefix_reuse=prefix_reuse,
         )
-        engine = LlamaEngine.loaded(plan, quiet)
+        engine = self.engines.load(plan)
         assert engine.memory_kind is self.kind
         return engine
 
@@ -66,12 +67,20 @@ def cases(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     write_precise(model_file, folder / "whole.gguf", n_layers=2)
     write_gemma3(model_file, folder / "window.gguf")
     write_mamba(model_file, folder / "state.gguf")
+    window = folder / "window.gguf"
     return {
-        "whole": Case(folder / "whole.gguf", MemoryKind.WHOLE),
-        "window": Case(folder / "window.gguf", MemoryKind.WINDOW),
-        "roomy-window": Case(folder / "window.gguf", MemoryKind.WINDOW, swa_full=True),
-        "state": Case(folder / "state.gguf", MemoryKind.RECURRENT),
+        "whole": Case(folder / "whole.gguf", MemoryKind.WHOLE, Engines()),
+        "window": Case(window, MemoryKind.WINDOW, Engines()),
+        "roomy-window": Case(window, MemoryKind.WINDOW, Engines(), swa_full=True),
+        "state": Case(folder / "state.gguf", MemoryKind.RECURRENT, Engines()),
     }
+
+
+@pytest.fixture(autouse=True)
+def freed(cases: dict[str, Case]) -> Iterator[None]:
+    yield
+    for case in cases.values():
+        case.engines.close()
 
 
 @pytest.fixture(params=["whole", "window", "roomy-window", "state"])

@@ -45,6 +45,10 @@ class Grammars:
         self._model = model
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
 
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
     def constraint(self, grammar: Grammar, answered: Sequence[int]) -> Constraint:
         """Return a constraint that is being made, for an answer that begins with *answered*."""
         matcher = self._thread.submit(self._matcher, grammar, list(answered))

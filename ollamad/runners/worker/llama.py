@@ -49,7 +49,9 @@ class LlamaModel:
         self.vocab: Final = VocabFacts(
             n_vocab=self.n_vocab,
             find_end_tokens=lambda: self.end_tokens,
-            tokenize=functools.partial(self.tokenize, add_special=False),
+            tokenize=functools.partial(
+                tokenize, self.vocab_handle, add_special=False, parse_special=False
+            ),
             piece=self._piece,
         )
         self.n_ctx: Final = plan.n_ctx
@@ -81,6 +83,11 @@ class LlamaModel:
         outcome = self.decode([Part(SequenceId(0), 0, tokens_of((first, first)), True)])
         if outcome is not DecodeOutcome.DONE or not np.isfinite(self.logits(1)).all():
             raise EngineRefused(FailureCode.ENGINE, "the model cannot compute a first token")
+
+    def close(self) -> None:
+        """Give all memory back. A runner need not: it ends with its model."""
+        llama.llama_free(self.context)
+        llama.llama_model_free(self.model)
 
     def use_threads(self, n_threads: int) -> None:
         """Compute with so many threads from the next batch on."""

@@ -100,6 +100,11 @@ class LlamaEngine:
         """Return token ids of *text*. Raises EngineRefused."""
         return tuple(self._model.tokenize(text, add_special=add_special))
 
+    def close(self) -> None:
+        """Give all memory back. A runner need not: it ends with its model."""
+        self._grammars.close()
+        self._model.close()
+
     def use_threads(self, n_threads: int) -> None:
         """Compute with so many threads from now on."""
         self._model.use_threads(n_threads)
