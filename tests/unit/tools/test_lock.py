@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import lock
-from tools.wheelhouse import count_pins, locked_version
+from tools.workshop import count_pins, locked_version
 
 REQUIREMENTS = lock.ROOT / "requirements"
 NAMES = ["build", "dev", "embedded", "llama", "native", "runtime"]
