@@ -125,6 +125,7 @@ def _compare(arguments: argparse.Namespace, progress: Progress) -> int:
     subtitle = f"{about['processor']}, {arguments.threads} threads, {arguments.rounds} rounds"
     load = ", ".join(f"{each:.1f}" for each in before.load_average)
     progress.say(f"{subtitle}; load average before: {load}")
+    progress.say(report.disturbed(contest.results))
     if arguments.out:
         report.write_json(arguments.out, contest.results, about, settings)
         progress.say(f"all values: {arguments.out}")

@@ -19,6 +19,7 @@ from bench.peers.case import Case, Needs
 from bench.peers.cases.streams import CONCURRENT, N_IN, N_OUT, TOKENS
 from bench.peers.clients import LoadFailed
 from bench.peers.models import ModelFile
+from bench.peers.others import Watch
 from bench.peers.prompts import WORDS, Prompts, prompts_for
 from bench.peers.report import number
 from bench.peers.results import LIMIT, Results, Series
@@ -132,7 +133,8 @@ class Contest:
         try:
             if case.is_fresh:
                 server.refresh()
-            measured = case.measure(server, prompts.seeded(f"{case.name}/{n_round}"))
+            with Watch(server.pids) as watch:
+                measured = case.measure(server, prompts.seeded(f"{case.name}/{n_round}"))
         except FAILURES as exc:
             self._progress.end()
             reason = str(exc) or type(exc).__name__
@@ -140,6 +142,7 @@ class Contest:
             self._progress.say(f"    {server.name} leaves it out: {reason}")
             return {}
         self._progress.end()
+        self.results.disturbances.append(watch.share)
         return measured
 
     def _limit(self, model: ModelFile, setting: Setting, n_round: int) -> None:

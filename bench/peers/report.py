@@ -14,7 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.peers.figures import Better
+from bench.peers.figures import Better, spread
 from bench.peers.results import Results, Row, as_json, rows
 
 HOW_TO_GET_MATPLOTLIB: Final = (
@@ -23,6 +23,9 @@ HOW_TO_GET_MATPLOTLIB: Final = (
 )
 STYLES: Final = {"ahead": "green", "behind": "red", "even": "", "": "dim"}
 COLOURS: Final = {"ahead": "#3a7d44", "behind": "#b23a48", "even": "#8a8a8a"}
+QUIET_SHARE: Final = 0.05
+"""What a system's own housekeeping may take."""
+
 BAR_INCHES: Final = 0.28
 WIDTH_WITHOUT_TERMINAL: Final = 150
 
@@ -75,6 +78,17 @@ def show(results: Results) -> None:
         console.print(f"left out: {case} on {side} ({model}): {reason}", markup=False, style="dim")
 
 
+def disturbed(results: Results) -> str:
+    """Return what a reader must know about the others on the machine."""
+    shares = spread(results.disturbances)
+    if shares is None:
+        return "nothing was measured"
+    told = f"others took {shares.median:.0%} of the processor meanwhile, at most {shares.most:.0%}"
+    if shares.median <= QUIET_SHARE:
+        return told
+    return f"{told}: TOO MUCH for figures that are worth keeping; run it on a quiet machine"
+
+
 def write_json(
     path: Path, results: Results, machine: Mapping[str, object], settings: Mapping[str, object]
 ) -> None:
@@ -83,6 +97,7 @@ def write_json(
         "machine": machine,
         "settings": settings,
         "series": as_json(results),
+        "disturbances": results.disturbances,
         "left_out": [
             {"model": model, "case": case, "side": side, "reason": reason}
             for (model, case, side), reason in results.left_out.items()

@@ -45,6 +45,9 @@ class Results:
         self.left_out: dict[tuple[str, str, str], str] = {}
         """Why a case was not measured, by model, case and side."""
 
+        self.disturbances: list[float] = []
+        """The share of the processor that others took, by measurement."""
+
     def add(
         self,
         model: str,
