@@ -26,6 +26,7 @@ COLOURS: Final = {"ahead": "#3a7d44", "behind": "#b23a48", "even": "#8a8a8a"}
 QUIET_SHARE: Final = 0.05
 """What a system's own housekeeping may take."""
 
+TICKS: Final = (0.05, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10, 20)
 BAR_INCHES: Final = 0.28
 WIDTH_WITHOUT_TERMINAL: Final = 150
 
@@ -132,15 +133,20 @@ def plot(path: Path, results: Results, subtitle: str) -> str | None:
         middle = advantage(row, row.ratio.median)
         ends = sorted(advantage(row, end) for end in (row.ratio.least, row.ratio.most))
         errors = [[max(0.0, middle - ends[0])], [max(0.0, ends[1] - middle)]]
-        axes.barh(n, middle, xerr=errors, color=COLOURS[row.verdict], ecolor="#333333", capsize=2)
+        axes.barh(n, middle - 1, left=1, color=COLOURS[row.verdict])
+        axes.errorbar(middle, n, xerr=errors, color="#333333", linewidth=1, capsize=2)
     axes.set_yticks(range(len(bars)), [f"{row.model}: {row.what} [{row.unit}]" for row in bars])
     axes.invert_yaxis()
     axes.axvline(1.0, color="#333333", linewidth=1)
     axes.set_xscale("log")
+    axes.margins(y=0.01)
+    left, right = axes.get_xlim()
+    ticks = [tick for tick in TICKS if left <= tick <= right]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_xlabel("times as good as the peer (right of 1 is better); bars: median, whiskers: all")
     axes.set_title(f"ollamad against llama-server\n{subtitle}", fontsize=9)
     axes.tick_params(labelsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
     pyplot.close(figure)
     return None
