@@ -38,9 +38,10 @@ class Answer:
 
 
 class Connection:
-    """A socket that carries one request after another."""
+    """A socket that carries one request after another, while the server lets it."""
 
     def __init__(self, address: Address) -> None:
+        self._address = address
         self._socket = socket.create_connection((address.host, address.port), timeout=PATIENCE_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rest = b""
@@ -54,6 +55,21 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @property
+    def closes(self) -> bool:
+        """Whether the server takes no further request here."""
+        return self._reader.closes
+
+    def next(self) -> Connection:
+        """Return what carries the next request: this connection, or a new one in its place.
+
+        llama-server closes after a hundred answers, and says so in the last.
+        """
+        if not self.closes:
+            return self
+        self.close()
+        return Connection(self._address)
 
     def ask(self, request: bytes) -> None:
         """Send *request*; its answer comes through `receive`."""
@@ -147,6 +163,7 @@ def one_by_one(address: Address, requests: Sequence[bytes]) -> list[Answer]:
     answers: list[Answer] = []
     try:
         for request in requests:
+            connection = connection.next()
             connection.ask(request)
             while not connection.receive():
                 pass
@@ -158,7 +175,7 @@ def one_by_one(address: Address, requests: Sequence[bytes]) -> list[Answer]:
 
 def hammer(address: Address, request: bytes, *, n_connections: int, duration_s: float) -> float:
     """Repeat *request* on kept connections; return the answers per second."""
-    connections = [Connection(address) for _ in range(n_connections)]
+    connections = {Connection(address) for _ in range(n_connections)}
     n_answers = 0
     try:
         with selectors.DefaultSelector() as selector:
@@ -169,9 +186,16 @@ def hammer(address: Address, request: bytes, *, n_connections: int, duration_s: 
             while now - started < duration_s:
                 for key, _ in selector.select(PATIENCE_S):
                     connection = key.fileobj  # type: ignore[assignment]  # What we registered.
-                    if connection.receive():
-                        n_answers += 1
-                        connection.ask(request)
+                    if not connection.receive():
+                        continue
+                    n_answers += 1
+                    if connection.closes:
+                        selector.unregister(connection)
+                        connections.remove(connection)
+                        connection = connection.next()
+                        connections.add(connection)
+                        selector.register(connection, selectors.EVENT_READ)
+                    connection.ask(request)
                 now = time.perf_counter()
     finally:
         for connection in connections:

@@ -40,6 +40,9 @@ class ResponseReader:
     def __init__(self) -> None:
         self.status = 0
         self.is_done = False
+        self.closes = False
+        """Whether the server takes no further request on this connection."""
+
         self._rest = bytearray()
         self._framing: _Framing | None = None
         self._left = 0
@@ -83,6 +86,7 @@ class ResponseReader:
         headers = {
             name.lower(): value for name, _, value in (line.partition(b":") for line in lines)
         }
+        self.closes = headers.get(b"connection", b"").strip().lower() == b"close"
         if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
             self._framing = _Framing.CHUNKS
         elif (length := headers.get(b"content-length", b"").strip()).isdigit():

@@ -50,7 +50,7 @@ def idle(server: Server, prompts: Prompts) -> Mapping[str, float]:
     return {
         "rss": held["Rss"] / 2**20,
         "pss": held["Pss"] / 2**20,
-        "wakeups": (after - before) / IDLE_S,
+        "wakeups": proctree.grown(before, after) / IDLE_S,
         "cpu": (cpu_after_s - cpu_before_s) / IDLE_S * 1e3,
     }
 

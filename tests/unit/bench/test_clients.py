@@ -25,6 +25,8 @@ def answer(connection: socket.socket, status: bytes) -> None:
                 b"HTTP/1.1 " + status + b"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na\nb\nc\r\n"
             )
             connection.sendall(b"1\r\nd\r\n0\r\n\r\n")
+            if b"close" in status:
+                return
 
 
 @pytest.fixture(params=[b"200 OK"])
@@ -57,6 +59,12 @@ def test_every_line_has_the_time_of_its_arrival(server: Address) -> None:
 
 def test_one_connection_carries_many_requests(server: Address) -> None:
     assert [each.status for each in clients.one_by_one(server, [REQUEST] * 5)] == [200] * 5
+
+
+@pytest.mark.parametrize("server", [b"200 OK\r\nConnection: close"], indirect=True)
+def test_a_server_that_closes_after_each_answer_is_asked_anew(server: Address) -> None:
+    assert len(clients.one_by_one(server, [REQUEST] * 3)) == 3
+    assert clients.hammer(server, REQUEST, n_connections=2, duration_s=0.05) > 0
 
 
 def test_a_hammer_counts_answers(server: Address) -> None:
