@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,12 @@ def first_difference(ours: Sequence[Token], theirs: str) -> Difference | None:
     return None
 
 
+def n_within(tokens: Sequence[Token], text: str) -> int:
+    """Return how many whole tokens at the beginning of *tokens* fit into *text*."""
+    ends = itertools.accumulate(len(token.text) for token in tokens)
+    return sum(end <= len(text) for end in ends)
+
+
 def tokens_of(answer: Mapping[str, Any]) -> list[Token]:
     """Return the tokens of our answer. Any: decoded JSON. Raises KeyError without logprobs."""
     tokens: list[Token] = []
@@ -98,8 +105,8 @@ def tokens_of(answer: Mapping[str, Any]) -> list[Token]:
     return tokens
 
 
-def compare(pair: Pair, prompt: str) -> Difference | None:
-    """Let both continue *prompt* alone and return where they part."""
+def compare(pair: Pair, prompt: str) -> tuple[int, Difference | None]:
+    """Let both continue *prompt* alone; return how many tokens are alike, and where they part."""
     options = {"num_predict": N_TOKENS, "temperature": 0, "seed": 1}
     body = {"model": MODEL, "prompt": prompt, "raw": True, "stream": False, "options": options}
     body |= {"logprobs": True, "top_logprobs": 2, "keep_alive": -1}
@@ -110,7 +117,12 @@ def compare(pair: Pair, prompt: str) -> Difference | None:
         "/completion",
         {"prompt": prompt, "n_predict": N_TOKENS, "temperature": 0, "cache_prompt": False},
     )
-    return first_difference(tokens_of(ours), str(theirs["content"]))
+    tokens, text = tokens_of(ours), str(theirs["content"])
+    difference = first_difference(tokens, text)
+    if difference is not None:
+        return difference.n_token, difference
+    # Where one ended first, only what both wrote was compared.
+    return n_within(tokens, text), None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,27 +135,31 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare and print; return 1 if something differs that no near-tie explains."""
     progress = Progress(sys.stdout)
     setting = Setting(n_threads=arguments.threads, n_slots=N_SLOTS, n_ctx=N_CTX)
-    n_differing = 0
+    n_differing = n_compared = 0
     try:
         with endings_raise():
             programs = built_programs(command.ROOT, dict(os.environ), progress)
             model = models.given(arguments.model) if arguments.model else models.embedded()
             with running_pair(programs, model, setting, progress) as pair:
                 for prompt in PROMPTS:
-                    difference = compare(pair, prompt)
+                    n_alike, difference = compare(pair, prompt)
+                    n_compared += n_alike
                     n_differing += difference is not None and not difference.is_near_tie
-                    progress.say(f"{prompt[:40]!r:<44} {described(difference)}")
+                    progress.say(f"{prompt[:40]!r:<44} {described(n_alike, difference)}")
     except SetupError as exc:
         print(f"bench: {exc}", file=sys.stderr)
         return 1
-    progress.say(f"{n_differing} of {len(PROMPTS)} differ beyond a near-tie (gap {NEAR_TIE})")
+    progress.say(
+        f"{n_differing} of {len(PROMPTS)} differ beyond a near-tie (gap {NEAR_TIE});"
+        f" {n_compared} tokens alike"
+    )
     return 1 if n_differing else 0
 
 
-def described(difference: Difference | None) -> str:
+def described(n_alike: int, difference: Difference | None) -> str:
     """Return what the table says about one prompt."""
     if difference is None:
-        return "the same"
+        return f"the same, {n_alike} tokens"
     kind = "near-tie" if difference.is_near_tie else "DIFFERS"
     return (
         f"{kind} at token {difference.n_token}: {difference.ours!r} and {difference.theirs!r},"
