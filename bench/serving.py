@@ -1,6 +1,6 @@
 """What serving costs: tokens per second, time to the first token, CPU of the daemon per token.
 
-    .venv/bin/python -m bench.serving [--url http://127.0.0.1:11434] [--model NAME] [--json]
+    .venv/bin/python -m bench serving [--url http://127.0.0.1:11434] [--model NAME] [--json]
 
 Talks to a running daemon (any server with Ollama's API) from this machine. Machines are noisy:
 compare figures of one run, or of runs side by side, never of two days. CPU is read from /proc if
@@ -100,20 +100,19 @@ def measure(url: str, model: str) -> list[dict[str, float]]:
     return rows
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--url", default="http://127.0.0.1:11434")
     parser.add_argument("--model", default="smollm2:135m")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print; return the exit status."""
     rows = measure(arguments.url.rstrip("/"), arguments.model)
     if arguments.json:
         print(json.dumps(rows, indent=2))
-        return
+        return 0
     for row in rows:
         print("  ".join(f"{name} {value:.1f}" for name, value in row.items()))
-
-
-if __name__ == "__main__":
-    main()
+    return 0

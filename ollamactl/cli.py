@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from ollamactl.commands.bench import bench
 from ollamactl.commands.create import create_model
 from ollamactl.commands.models import copy_model, list_models, remove_models, show_model
 from ollamactl.commands.run import run
@@ -200,6 +201,7 @@ for _command in (
     create_model,
     copy_model,
     remove_models,
+    bench,
     help_command,
 ):
     cli.add_command(_command)

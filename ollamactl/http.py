@@ -84,14 +84,16 @@ class Client:
             content = _body(response)
             return parse_object(content) if content.strip() else {}
 
-    def stream(self, path: str, body: JsonObject) -> Generator[JsonObject]:
+    def stream(
+        self, path: str, body: JsonObject, *, read_timeout_s: float | None = None
+    ) -> Generator[JsonObject]:
         """Yield each object of a stream as it arrives.
 
         Raises ApiError for an error in the stream too. Closing the iterator hangs up.
         """
         with (
             self._send(
-                "POST", path, body=body, timeout_s=None, accept="application/x-ndjson"
+                "POST", path, body=body, timeout_s=read_timeout_s, accept="application/x-ndjson"
             ) as response,
             self._translated(),
         ):

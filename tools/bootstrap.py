@@ -167,7 +167,7 @@ class Bootstrap:
 
     def _pip(self, title: str, arguments: list[str], *, lock: str | None = None) -> None:
         from tools.console import counter  # noqa: PLC0415
-        from tools.wheelhouse import count_pins  # noqa: PLC0415
+        from tools.workshop import count_pins  # noqa: PLC0415
 
         pins = count_pins(self._requirements / lock) if lock else 1
         prefixes = (b"Collecting ", b"Requirement already satisfied: ")

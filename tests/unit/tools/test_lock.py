@@ -10,10 +10,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools import lock
-from tools.wheelhouse import count_pins, locked_version
+from tools.workshop import count_pins, locked_version
 
 REQUIREMENTS = lock.ROOT / "requirements"
-NAMES = ["build", "dev", "embedded", "llama", "native", "runtime", "testmodels"]
+NAMES = ["bench", "build", "dev", "embedded", "llama", "native", "runtime", "testmodels"]
 
 
 def pins_of(name: str) -> dict[str, str]:
@@ -46,15 +46,17 @@ def test_the_runtime_locks_meet_every_dependency() -> None:
 def test_the_other_locks_meet_their_extras() -> None:
     _, extras = project()
 
+    assert unmet(extras["bench"], pins_of("bench")) == []
     assert unmet(extras["dev"], pins_of("dev")) == []
     assert unmet(extras["embedded"], pins_of("embedded")) == []
     assert unmet(extras["testmodels"], pins_of("testmodels")) == []
 
 
 def test_runtime_and_development_agree_on_every_version() -> None:
-    runtime, dev = pins_of("runtime"), pins_of("dev")
+    runtime, dev, bench = pins_of("runtime"), pins_of("dev"), pins_of("bench")
 
     assert {name: dev.get(name) for name in runtime} == runtime
+    assert {name: runtime[name] for name in bench if name in runtime}.items() <= bench.items()
 
 
 def test_llama_is_in_no_lock_that_pip_would_build_it_from() -> None:
