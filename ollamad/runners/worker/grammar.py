@@ -107,6 +107,10 @@ class Constraint:
         """The grammar is compiled, or has failed."""
         return self._made.done()
 
+    def check(self) -> None:
+        """Raise EngineRefused if the grammar turned out wrong. Needs `is_ready`."""
+        self._made.result()
+
     def wait(self, patience_s: float) -> None:
         """Wait a little for `is_ready`."""
         futures.wait((self._made,), timeout=patience_s)

@@ -193,6 +193,7 @@ class LlamaEngine:
         """
         result = StepResult()
         self._seat_waiting(result)
+        self._refuse_wrong_grammars(result)
         parts, generations = self._batch(result)
         if not parts:
             self._wait_for_grammars()
@@ -270,6 +271,14 @@ class LlamaEngine:
             )
             generations.append(generation)
         return parts, generations
+
+    def _refuse_wrong_grammars(self, result: StepResult) -> None:
+        for generation in list(self._running):
+            if generation.constraint is not None and generation.constraint.is_ready:
+                try:
+                    generation.constraint.check()
+                except EngineRefused as exc:
+                    self._fail(generation, exc.code, exc.detail, result)
 
     def _wait_for_grammars(self) -> None:
         """Wait a little, if all that is left to compute needs a grammar that is being made."""
