@@ -83,7 +83,7 @@ def a_server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "bench.streaming", "--serve", folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
+            assert process.stdout is not None  # noqa: S101 - asked for above
             server = Server(int(process.stdout.readline()), process.pid)
             template = "{{ range .Messages }}{{ .Content }}{{ end }}"
             try:
