@@ -42,9 +42,10 @@ class RequestScope:
             # Quart cancels the request when the server reports the connection closed, and the
             # server reports that while it is still closing: without the shield,
             # "Connection: close" leaves the socket open.
-            is_body = message["type"] == "http.response.body"
-            last = is_body and not message.get("more_body", False)
-            with trio.CancelScope(shield=last):
+            if message["type"] != "http.response.body" or message.get("more_body", False):
+                await send(message)
+                return
+            with trio.CancelScope(shield=True):
                 await send(message)
 
         with contextlib.ExitStack() as stack:
