@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from types import TracebackType
 from typing import Final
+
+from quart.wrappers.response import ResponseBody
 
 from ollamad.errors import OllamadError
 from ollamad.http.errors import body_of
@@ -16,8 +19,12 @@ NDJSON_TYPE: Final = "application/x-ndjson"
 _log = logging.getLogger(__name__)
 
 
-class AnswerLines:
+class AnswerLines(ResponseBody):
     """The lines of a streamed answer. An object rather than a generator: nothing to close.
+
+    A body of Quart's own kind: any other would be wrapped into generators, for each line.
+
+    *on_piece* and *on_finish* make lines, each with its end; nothing at all is no line.
 
     The first event was taken before the response began, because it decides the status; after
     that an error travels as the last line.
@@ -36,6 +43,12 @@ class AnswerLines:
         self._on_finish = on_finish
         self._is_over = False
 
+    async def __aenter__(self) -> AnswerLines:
+        return self
+
+    async def __aexit__(self, exc_type: type, exc_value: BaseException, tb: TracebackType) -> None:
+        pass
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -49,9 +62,9 @@ class AnswerLines:
                 return body_of(exc.message) + b"\n"
             if isinstance(event, Finished):
                 self._is_over = True
-                return self._on_finish(event) + b"\n"
+                return self._on_finish(event)
             if line := self._on_piece(event):
-                return line + b"\n"
+                return line
         raise StopAsyncIteration
 
 

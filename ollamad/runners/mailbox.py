@@ -54,7 +54,8 @@ class Mailbox:
         Always a checkpoint. Raises the outcome if it is an error; what came before it is
         returned first.
         """
-        await trio.lowlevel.checkpoint()
+        if self._deltas or self._outcome is not None:
+            await trio.lowlevel.checkpoint()
         while not self._deltas and self._outcome is None:
             self._changed = trio.Event()
             await self._changed.wait()
