@@ -7,6 +7,7 @@ state of the protocol, HTTP/2 and TLS stay Hypercorn's and h11's. What is differ
   scheduler. Only the rest waits, so a slow client presses back as before.
 - A piece of a chunked body is framed here. h11 has no state inside a chunked body: it adds the
   length and no more.
+- An application may write a piece without waiting (`PieceWriter`): at most one is kept here.
 - The head goes out with the first piece of the body, in one write, as ASGI allows.
 - The idle timer is the deadline of the read that waits for a request, not a task.
 - A connection that its client has closed is over at once; Hypercorn's own stays until the idle
@@ -15,7 +16,6 @@ state of the protocol, HTTP/2 and TLS stay Hypercorn's and h11's. What is differ
 
 from __future__ import annotations
 
-import contextlib
 import os
 from math import inf
 from typing import Any, Final
@@ -31,6 +31,8 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
+
+from ollamad.http.scope import PIECES_KEY
 
 RECEIVE_BYTES: Final = 1 << 16
 _CHUNKED: Final = b"\r\ntransfer-encoding: chunked\r\n"
@@ -81,7 +83,10 @@ class Connection(TCPServer):
         self._reading = trio.CancelScope()
         self._idle_until = inf
         self._is_over = False
-        self._is_plain = isinstance(stream, trio.SocketStream)
+        self._rest = b""
+        self._is_plain = isinstance(stream, trio.SocketStream)  # No TLS in between.
+        if self._is_plain:
+            self._fileno = stream.socket.fileno  # -1 once it is closed.
 
     # Idle and busy
 
@@ -134,18 +139,36 @@ class Connection(TCPServer):
 
     async def write(self, data: bytes) -> None:
         """Write all of *data*: what the socket takes at once, and the rest when it does."""
-        if not (rest := self._write_now(data)):
-            return
-        # Busy is what it is when another task is closing it this very moment.
-        with contextlib.suppress(trio.BusyResourceError):
-            await super().protocol_send(RawData(rest))
+        if self.is_free:
+            data = self._written_now(data) if data else data
+            if not data:
+                return
+        async with self.send_lock:
+            rest, self._rest = self._rest + data, b""
+            try:
+                # Half of a write is no use to anybody.
+                with trio.CancelScope(shield=True):
+                    await self.stream.send_all(rest)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
+            except trio.BusyResourceError:
+                pass  # Another task is closing the connection this very moment.
 
-    def _write_now(self, data: bytes) -> bytes:
+    @property
+    def is_free(self) -> bool:
+        """Nothing waits to be written."""
+        return self._is_plain and not self._rest and not self.send_lock.locked()
+
+    def write_soon(self, data: bytes) -> None:
+        """Write *data*, when it is free. Never waits; what the socket does not take is kept."""
+        if rest := self._written_now(data):
+            self._rest = rest
+            self._task_group.spawn(self.write, b"")
+
+    def _written_now(self, data: bytes) -> bytes:
         """Return what the socket does not take now. What fails is left to the waiting way."""
-        if not self._is_plain or self.send_lock.locked():
-            return data
         try:
-            n_written = os.write(self.stream.socket.fileno(), data)
+            n_written = os.write(self._fileno(), data)
         except OSError:
             return data
         return data[n_written:]
@@ -166,7 +189,7 @@ class _Http1(H11Protocol):
             made.server,
             made.send,
         )
-        self._socket = connection
+        self.socket = connection
         self._head = b""
         self._may_have_body = True
         self._has_chunks = False
@@ -176,11 +199,15 @@ class _Http1(H11Protocol):
         """Pieces of the body are chunks, one after another; h11 keeps no account of them."""
         return self._has_chunks and self.connection.our_state is h11.SEND_BODY
 
+    @property
+    def is_free(self) -> bool:
+        """In the middle of a body, a chunk may be written and nothing is waiting before it."""
+        return self._has_chunks and not self._head and self.socket.is_free
+
     async def send_chunk(self, data: bytes) -> None:
         """Send a piece of a chunked body as h11 would. Not a checkpoint if the socket takes it."""
         if data:  # An empty chunk is the end.
-            head, self._head = self._head, b""
-            await self._socket.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+            await self._send_bytes(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of an answer."""
@@ -204,7 +231,7 @@ class _Http1(H11Protocol):
     async def _send_bytes(self, data: bytes) -> None:
         head, self._head = self._head, b""
         if head or data:
-            await self._socket.write(head + data)
+            await self.socket.write(head + data)
 
     async def _create_stream(self, request: h11.Request) -> None:
         self._may_have_body = request.method != b"HEAD"
@@ -227,11 +254,11 @@ class _Http1(H11Protocol):
 
 
 class _Exchange(HTTPStream):
-    """One request and its answer."""
+    """One request and its answer. Offers the application to write pieces without waiting."""
 
     def __init__(self, http1: _Http1) -> None:
         super().__init__(
-            http1.app,
+            self._run,  # type: ignore[arg-type] # an application, less narrowly typed
             http1.config,
             http1.context,
             http1.task_group,
@@ -242,6 +269,21 @@ class _Exchange(HTTPStream):
             STREAM_ID,
         )
         self._http1 = http1
+        self._write_soon = http1.socket.write_soon
+
+    async def _run(self, scope: Any, receive: Any, send: Any, *threads: Any) -> None:
+        scope["extensions"][PIECES_KEY] = self
+        await self._http1.app(scope, receive, send, *threads)
+
+    @property
+    def is_free(self) -> bool:
+        """A piece of the body may be written now."""
+        return self.state is ASGIHTTPState.RESPONSE and not self.closed and self._http1.is_free
+
+    def write(self, piece: bytes) -> None:
+        """Write a piece without waiting, when it is free."""
+        if piece:
+            self._write_soon(b"%x\r\n%b\r\n" % (len(piece), piece))
 
     async def app_send(self, message: Any) -> None:
         """Take a message from the application."""

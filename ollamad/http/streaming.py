@@ -11,8 +11,9 @@ from quart.wrappers.response import ResponseBody
 
 from ollamad.errors import OllamadError
 from ollamad.http.errors import body_of
+from ollamad.http.scope import PieceWriter
 from ollamad.runners.mailbox import Mailbox, Piece
-from ollamad.runners.protocol import Finished
+from ollamad.runners.protocol import Delta, Finished
 
 NDJSON_TYPE: Final = "application/x-ndjson"
 
@@ -27,20 +28,23 @@ class AnswerLines(ResponseBody):
     *on_piece* and *on_finish* make lines, each with its end; nothing at all is no line.
 
     The first event was taken before the response began, because it decides the status; after
-    that an error travels as the last line.
+    that an error travels as the last line. With a *writer*, whoever brings a line writes it as long
+    as the client keeps up; the others are iterated over.
     """
 
     def __init__(
         self,
         mailbox: Mailbox,
         first: Piece | Finished,
-        on_piece: Callable[[Piece], bytes],
+        on_piece: Callable[[Piece | Delta], bytes],
         on_finish: Callable[[Finished], bytes],
+        writer: PieceWriter | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._next: Piece | Finished | None = first
         self._on_piece = on_piece
         self._on_finish = on_finish
+        self._writer = writer
         self._is_over = False
 
     async def __aenter__(self) -> AnswerLines:
@@ -55,7 +59,7 @@ class AnswerLines(ResponseBody):
     async def __anext__(self) -> bytes:
         while not self._is_over:
             try:
-                event, self._next = self._next or await self._mailbox.take(), None
+                event, self._next = self._next or await self._take(), None
             except OllamadError as exc:
                 self._is_over = True
                 _log.warning("an answer ended early: %s", exc.message)
@@ -66,6 +70,16 @@ class AnswerLines(ResponseBody):
             if line := self._on_piece(event):
                 return line
         raise StopAsyncIteration
+
+    async def _take(self) -> Piece | Finished:
+        return await self._mailbox.take(self._forward if self._writer is not None else None)
+
+    def _forward(self, delta: Delta) -> bool:
+        """Write the line of a delta while everything before it is written."""
+        if self._writer is None or not self._writer.is_free:
+            return False
+        self._writer.write(self._on_piece(delta))
+        return True
 
 
 async def whole_answer(mailbox: Mailbox, first: Piece | Finished) -> tuple[Piece, Finished]:

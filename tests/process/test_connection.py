@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from ollamad.http import server
-from ollamad.http.scope import AsgiApp, Message, Receive, Scope, Send
+from ollamad.http.scope import PIECES_KEY, AsgiApp, Message, PieceWriter, Receive, Scope, Send
 from ollamad.http.server import open_listener, serve_http
 
 pytestmark = pytest.mark.process
@@ -31,6 +31,7 @@ class Pieces:
         self.n_big = 0
         self.left = trio.Event()
         self.go_on = trio.Event()
+        self.stuck = trio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body", False):
@@ -49,6 +50,8 @@ class Pieces:
                     self.n_big += 1
             case "/breaks":
                 raise RuntimeError("between the head and the body")
+            case "/written":
+                await self._write(scope, send)
             case "/waits":
                 await self._send(send, b"first")
                 await self.go_on.wait()
@@ -56,6 +59,18 @@ class Pieces:
                 for piece in (b"one", b"", b"two"):
                     await self._send(send, piece)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, scope: Scope, send: Send) -> None:
+        """Write pieces without waiting for as long as they are taken, then one that waits."""
+        writer: PieceWriter = scope["extensions"][PIECES_KEY]
+        assert not writer.is_free  # The head has not gone out.
+        await self._send(send, b"first")
+        writer.write(b"")
+        while writer.is_free:
+            writer.write(BIG)
+            self.n_big += 1
+        self.stuck.set()
+        await self._send(send, b"last")
 
     async def _send(self, send: Send, piece: bytes) -> None:
         message: Message = {"type": "http.response.body", "body": piece, "more_body": True}
@@ -190,6 +205,49 @@ async def test_a_slow_client_is_waited_for_alone_and_misses_nothing() -> None:
         _, _, body = (await read_all(slow)).partition(b"\r\n\r\n")
 
     assert body == b"100000\r\n%b\r\n" % BIG * N_BIG + b"0\r\n\r\n"
+
+
+async def test_pieces_written_without_waiting_keep_their_place_and_none_is_lost() -> None:
+    app = Pieces()
+    async with a_site(app) as site, await site.connect() as slow:
+        await slow.send_all(a_get("/written", more="connection: close\r\n"))
+        await app.stuck.wait()
+        assert app.n_big < N_BIG  # At most one piece waits here; the rest is the kernel's.
+        _, _, body = (await read_all(slow)).partition(b"\r\n\r\n")
+
+    big = b"100000\r\n%b\r\n" % BIG * app.n_big
+    assert body == b"5\r\nfirst\r\n" + big + b"4\r\nlast\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [a_get("/never-free", version="1.0"), a_get("/never-free", method="HEAD")]
+)
+async def test_where_pieces_are_no_chunks_none_is_taken_without_waiting(
+    request_bytes: bytes,
+) -> None:
+    were_free: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        were_free.append(scope["extensions"][PIECES_KEY].is_free)
+        await send({"type": "http.response.body", "body": b""})
+
+    async with a_site(app) as site, await site.connect() as stream:
+        await stream.send_all(request_bytes)
+        await read_until(stream, b"\r\n\r\n" if b"HEAD" in request_bytes else b"one")
+
+    assert were_free == [False]
+
+
+async def test_a_piece_written_to_a_client_that_has_left_ends_its_answer() -> None:
+    app = Pieces()
+    async with a_site(app) as site:
+        async with await site.connect() as stream:
+            await stream.send_all(a_get("/written"))
+            await app.stuck.wait()
+        site.shutdown.set()
+        await site.is_over.wait()
 
 
 async def test_an_application_is_told_at_once_that_its_client_has_left() -> None:

@@ -7,7 +7,7 @@ import trio
 from quart import Quart, Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
-from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive
+from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
 from ollamad.http.ollama import answers
 from ollamad.http.ollama.wire import (
     AnswerMessage,
@@ -20,7 +20,7 @@ from ollamad.http.ollama.wire import (
 from ollamad.http.prompt.render import Message, Renderer, conversation, fit
 from ollamad.http.streaming import AnswerLines, whole_answer
 from ollamad.runners.mailbox import Piece
-from ollamad.runners.protocol import Finished
+from ollamad.runners.protocol import Delta, Finished
 from ollamad.supervisor.leases import Lease
 
 
@@ -68,7 +68,8 @@ async def _chat(doors: Doors, body: ChatRequest) -> Response:
     answer = _Answer(doors, body, lease, started_at)
     first = await mailbox.take()
     if body.stream:
-        return answers.stream_answer(AnswerLines(mailbox, first, answer.piece, answer.finish))
+        lines = AnswerLines(mailbox, first, answer.piece, answer.finish, request_writer())
+        return answers.stream_answer(lines)
     whole, finished = await whole_answer(mailbox, first)
     last = answer.last(finished)
     last.message.content = whole.text
@@ -100,11 +101,11 @@ class _Answer:
             )
         )
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: Piece | Delta) -> bytes:
         if not piece.logprobs:
             if not piece.text:
                 return b""
-            return self._plain.line(answers.now_text(self.doors), piece.text)
+            return self._plain.line(self.doors.clock.now(), piece.text)
         with_logprobs = ChatResponse(
             model=self.body.model,
             created_at=answers.now_text(self.doors),

@@ -6,7 +6,7 @@ import trio
 from quart import Quart, Response
 
 from ollamad.errors import InvalidBody, ModelNotFound
-from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive
+from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
 from ollamad.http.ollama import answers
 from ollamad.http.ollama.wire import (
     DebugInfo,
@@ -19,7 +19,7 @@ from ollamad.http.prompt.render import Message, Prompt, Renderer, conversation, 
 from ollamad.http.streaming import AnswerLines, whole_answer
 from ollamad.modelinfo import StoredModel
 from ollamad.runners.mailbox import Piece
-from ollamad.runners.protocol import Finished
+from ollamad.runners.protocol import Delta, Finished
 from ollamad.supervisor.leases import Lease
 
 
@@ -62,7 +62,8 @@ async def _generate(doors: Doors, body: GenerateRequest) -> Response:
     answer = _Answer(doors, body, lease, started_at)
     first = await mailbox.take()
     if body.stream:
-        return answers.stream_answer(AnswerLines(mailbox, first, answer.piece, answer.finish))
+        lines = AnswerLines(mailbox, first, answer.piece, answer.finish, request_writer())
+        return answers.stream_answer(lines)
     whole, finished = await whole_answer(mailbox, first)
     answer.tokens.extend(whole.tokens)
     last = answer.last(finished)
@@ -115,12 +116,12 @@ class _Answer:
             )
         )
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: Piece | Delta) -> bytes:
         self.tokens.extend(piece.tokens)
         if not piece.logprobs:
             if not piece.text:
                 return b""
-            return self._plain.line(answers.now_text(self.doors), piece.text)
+            return self._plain.line(self.doors.clock.now(), piece.text)
         with_logprobs = GenerateResponse(
             model=self.body.model,
             created_at=answers.now_text(self.doors),

@@ -321,12 +321,12 @@ class LinePattern:
         self._before, _, rest = encode(example).partition(_ENCODER.encode(self.TIME)[1:-1])
         self._between, _, after = rest.partition(_ENCODER.encode(self.TEXT))
         self._after = after + b"\n"
+        self._stamps = Stamps()
 
-    def line(self, created_at: str, text: str) -> bytes:
-        """Return the line."""
-        return b"".join(
-            (self._before, created_at.encode(), self._between, encode(text), self._after)
-        )
+    def line(self, now: datetime, text: str) -> bytes:
+        """Return the line. *now* is UTC."""
+        created_at = self._stamps.text(now).encode()
+        return b"".join((self._before, created_at, self._between, encode(text), self._after))
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -349,6 +349,23 @@ def rfc3339(moment: datetime) -> str:
     offset = text[end : end + len("+00:00")]
     whole = text[:end].rstrip("0") if moment.microsecond else text[:end]
     return whole + ("Z" if offset in {"", "+00:00"} else offset)
+
+
+class Stamps:
+    """`rfc3339` for the lines of one stream, whose times are all UTC: most share their second."""
+
+    def __init__(self) -> None:
+        self._second: datetime | None = None
+        self._text = ""
+
+    def text(self, moment: datetime) -> str:
+        """Return *moment* as `rfc3339` does."""
+        second = moment.replace(microsecond=0)
+        if second != self._second:
+            self._second, self._text = second, rfc3339(second).removesuffix("Z")
+        if not moment.microsecond:
+            return self._text + "Z"
+        return f"{self._text}.{moment.microsecond:06d}".rstrip("0") + "Z"
 
 
 def nanoseconds(seconds: float) -> int:

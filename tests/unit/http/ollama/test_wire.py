@@ -306,6 +306,8 @@ def test_durations_are_whole_nanoseconds(seconds: float, ns: int) -> None:
 
 # Lines of a stream
 
+NOON = datetime(2026, 8, 21, 12, 0, 0, 500, tzinfo=UTC)
+
 
 @given(
     model=st.text(st.characters(exclude_characters="\0", codec="utf-8")),
@@ -319,7 +321,7 @@ def test_a_line_by_pattern_is_what_encoding_its_object_makes(model: str, text: s
 
     pattern = wire.LinePattern(an_answer(wire.LinePattern.TIME, wire.LinePattern.TEXT))
 
-    assert pattern.line("now", text) == encode(an_answer("now", text)) + b"\n"
+    assert pattern.line(NOON, text) == encode(an_answer(rfc3339(NOON), text)) + b"\n"
 
 
 def test_a_pattern_finds_its_places_in_a_message_too() -> None:
@@ -329,4 +331,20 @@ def test_a_pattern_finds_its_places_in_a_message_too() -> None:
 
     pattern = wire.LinePattern(an_answer(wire.LinePattern.TIME, wire.LinePattern.TEXT))
 
-    assert pattern.line("now", "<b>") == encode(an_answer("now", "<b>")) + b"\n"
+    assert pattern.line(NOON, "<b>") == encode(an_answer(rfc3339(NOON), "<b>")) + b"\n"
+
+
+@given(
+    moments=st.lists(
+        st.builds(
+            lambda base, micro: base.replace(microsecond=micro),
+            st.datetimes(timezones=st.just(UTC)),
+            st.sampled_from([0, 1, 120000, 999999]),
+        )
+    )
+)
+def test_stamps_write_every_time_as_it_is_written_alone(moments: list[datetime]) -> None:
+    stamps = wire.Stamps()
+    for moment in moments:
+        for again in (moment, moment.replace(microsecond=5)):
+            assert stamps.text(again) == rfc3339(again)
