@@ -16,7 +16,7 @@ from ollamad.errors import InvalidBody, OllamadError
 from ollamad.http import errors
 from ollamad.http.decode import decode_body
 from ollamad.http.ollama.wire import encode
-from ollamad.http.scope import STACK_KEY
+from ollamad.http.scope import PIECES_KEY, STACK_KEY, PieceWriter
 from ollamad.modelinfo import StoredModel
 from ollamad.options import LoadOptions
 from ollamad.registry.catalog import Catalog
@@ -68,9 +68,18 @@ class Doors:
 
 def request_stack() -> contextlib.ExitStack:
     """Return the exit stack of the request that is being handled."""
-    scope: MutableMapping[str, Any] = request.scope  # type: ignore[assignment] # ours is in it
-    stack: contextlib.ExitStack = scope[STACK_KEY]
+    stack: contextlib.ExitStack = _scope()[STACK_KEY]
     return stack
+
+
+def request_writer() -> PieceWriter | None:
+    """Return what writes pieces of the request's answer at once, if its server has such a thing."""
+    writer: PieceWriter | None = _scope().get("extensions", {}).get(PIECES_KEY)
+    return writer
+
+
+def _scope() -> MutableMapping[str, Any]:
+    return request.scope  # type: ignore[return-value] # Quart's type knows not what is ours in it
 
 
 async def read_body(kind: type[T]) -> T:

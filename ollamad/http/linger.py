@@ -49,20 +49,37 @@ class Linger:
 
 
 class _RestOfBody:
-    """Knows whether a request has been read to its end."""
+    """Knows whether a request has been read to its end, and lets one task read at a time.
+
+    The application may still be reading when its answer is ready: a second reader that waits
+    beside it would wait for a piece that the application gets.
+    """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
+        self._turn = trio.Lock()
         self.is_whole = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self.is_whole = True
-        return message
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            return await self._received()
+        finally:
+            self._turn.release()
 
     async def discard(self, n_bytes_max: float) -> None:
         """Read to the end, or until more than *n_bytes_max* have come."""
         n_bytes = 0
         while not self.is_whole and n_bytes <= n_bytes_max:
-            n_bytes += len((await self.receive()).get("body", b""))
+            async with self._turn:
+                if not self.is_whole:
+                    n_bytes += len((await self._received()).get("body", b""))
+
+    async def _received(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.is_whole = True
+        return message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -20,6 +20,26 @@ _LENGTH_DIGITS_MAX: Final = 18
 
 STACK_KEY: Final = "ollamad.scope"
 """Where a request's exit stack lies in its ASGI scope."""
+
+PIECES_KEY: Final = "ollamad.pieces"
+"""Where a server's `PieceWriter` lies among the extensions of a request's ASGI scope."""
+
+
+class PieceWriter(Protocol):
+    """What a server may offer beside `send`: to write a piece of a body without waiting.
+
+    For pieces between two calls of `send`, after the first piece has been sent. Who writes need
+    not be the task that answers the request.
+    """
+
+    @property
+    def is_free(self) -> bool:
+        """Nothing waits to be written, and a piece may come now."""
+        ...
+
+    def write(self, piece: bytes) -> None:
+        """Take *piece*, when it is free. Never waits, and fails only as `send` will tell."""
+        ...
 
 
 class RequestScope:
@@ -42,9 +62,10 @@ class RequestScope:
             # Quart cancels the request when the server reports the connection closed, and the
             # server reports that while it is still closing: without the shield,
             # "Connection: close" leaves the socket open.
-            is_body = message["type"] == "http.response.body"
-            last = is_body and not message.get("more_body", False)
-            with trio.CancelScope(shield=last):
+            if message["type"] != "http.response.body" or message.get("more_body", False):
+                await send(message)
+                return
+            with trio.CancelScope(shield=True):
                 await send(message)
 
         with contextlib.ExitStack() as stack:

@@ -12,13 +12,10 @@ from typing import Final
 
 import hypercorn.config
 import trio
-from hypercorn.events import Event, Updated
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from ollamad.errors import StartupError
+from ollamad.http.connection import Connection, Connections
 from ollamad.http.scope import AsgiApp
 
 BACKLOG: Final = 1024
@@ -64,26 +61,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class _Connection(TCPServer):
-    """Hypercorn's connection, which ends when its client has closed it.
-
-    Hypercorn's own keeps the task and the socket of a closed connection until the idle timer is
-    over, since the timer lives in the nursery that the connection's end waits for.
-    """
-
-    _is_over = False
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        self._is_over = True
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        # A request that ends after its client has left must not start the timer again.
-        if not (self._is_over and isinstance(event, Updated)):
-            await super().protocol_send(event)
-
-
 async def serve_http(
     app: AsgiApp,
     listener: socket.socket,
@@ -99,27 +76,24 @@ async def serve_http(
     config.h11_max_incomplete_size = HEADER_BYTES_MAX
     config.keep_alive_timeout = IDLE_CONNECTION_S
     config.include_server_header = False
-    context = WorkerContext(None)
+    connections = Connections()
     connection = partial(
-        _Connection,
+        Connection,
         wrap_app(app, config.wsgi_max_body_size, "asgi"),  # type: ignore[arg-type]
         config,
-        context,
-        ConnectionState({}),
+        connections,
     )
     listener.setblocking(False)
     async with trio.SocketListener(trio.socket.from_stdlib_socket(listener)) as accepting:
-        async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as accept:
                 await accept.start(
-                    partial(
-                        trio.serve_listeners, connection, [accepting], handler_nursery=connections
-                    )
+                    partial(trio.serve_listeners, connection, [accepting], handler_nursery=nursery)
                 )
                 task_status.started()
                 await shutdown()
                 accept.cancel_scope.cancel()
             # No new connections from here on; idle ones close, answers end.
             await accepting.aclose()
-            await context.terminated.set()
-            connections.cancel_scope.deadline = trio.current_time() + drain_timeout_s
+            await connections.end()
+            nursery.cancel_scope.deadline = trio.current_time() + drain_timeout_s

@@ -4,37 +4,54 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from types import TracebackType
 from typing import Final
+
+from quart.wrappers.response import ResponseBody
 
 from ollamad.errors import OllamadError
 from ollamad.http.errors import body_of
+from ollamad.http.scope import PieceWriter
 from ollamad.runners.mailbox import Mailbox, Piece
-from ollamad.runners.protocol import Finished
+from ollamad.runners.protocol import Delta, Finished
 
 NDJSON_TYPE: Final = "application/x-ndjson"
 
 _log = logging.getLogger(__name__)
 
 
-class AnswerLines:
+class AnswerLines(ResponseBody):
     """The lines of a streamed answer. An object rather than a generator: nothing to close.
 
+    A body of Quart's own kind: any other would be wrapped into generators, for each line.
+
+    *on_piece* and *on_finish* make lines, each with its end; nothing at all is no line.
+
     The first event was taken before the response began, because it decides the status; after
-    that an error travels as the last line.
+    that an error travels as the last line. With a *writer*, whoever brings a line writes it as long
+    as the client keeps up; the others are iterated over.
     """
 
     def __init__(
         self,
         mailbox: Mailbox,
         first: Piece | Finished,
-        on_piece: Callable[[Piece], bytes],
+        on_piece: Callable[[Piece | Delta], bytes],
         on_finish: Callable[[Finished], bytes],
+        writer: PieceWriter | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._next: Piece | Finished | None = first
         self._on_piece = on_piece
         self._on_finish = on_finish
+        self._writer = writer
         self._is_over = False
+
+    async def __aenter__(self) -> AnswerLines:
+        return self
+
+    async def __aexit__(self, exc_type: type, exc_value: BaseException, tb: TracebackType) -> None:
+        pass
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -42,17 +59,27 @@ class AnswerLines:
     async def __anext__(self) -> bytes:
         while not self._is_over:
             try:
-                event, self._next = self._next or await self._mailbox.take(), None
+                event, self._next = self._next or await self._take(), None
             except OllamadError as exc:
                 self._is_over = True
                 _log.warning("an answer ended early: %s", exc.message)
                 return body_of(exc.message) + b"\n"
             if isinstance(event, Finished):
                 self._is_over = True
-                return self._on_finish(event) + b"\n"
+                return self._on_finish(event)
             if line := self._on_piece(event):
-                return line + b"\n"
+                return line
         raise StopAsyncIteration
+
+    async def _take(self) -> Piece | Finished:
+        return await self._mailbox.take(self._forward if self._writer is not None else None)
+
+    def _forward(self, delta: Delta) -> bool:
+        """Write the line of a delta while everything before it is written."""
+        if self._writer is None or not self._writer.is_free:
+            return False
+        self._writer.write(self._on_piece(delta))
+        return True
 
 
 async def whole_answer(mailbox: Mailbox, first: Piece | Finished) -> tuple[Piece, Finished]:

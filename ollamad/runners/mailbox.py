@@ -8,6 +8,7 @@ generation. A slow client slows nobody else.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import trio
 
@@ -24,6 +25,10 @@ class Piece:
     logprobs: tuple[StepLogprob, ...] = ()
 
 
+Forward = Callable[[Delta], bool]
+"""Takes a delta at once, or says that it does not."""
+
+
 class Mailbox:
     """Deltas of one request, merged while their reader is slow, then the outcome."""
 
@@ -31,6 +36,7 @@ class Mailbox:
         self._deltas: list[Delta] = []
         self._outcome: Finished | OllamadError | None = None
         self._changed = trio.Event()
+        self._forward: Forward | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -39,6 +45,8 @@ class Mailbox:
 
     def put(self, delta: Delta) -> None:
         """Add a delta. Never waits."""
+        if self._forward is not None and not self._deltas and self._forward(delta):
+            return
         self._deltas.append(delta)
         self._changed.set()
 
@@ -48,16 +56,25 @@ class Mailbox:
             self._outcome = outcome
             self._changed.set()
 
-    async def take(self) -> Piece | Finished:
+    async def take(self, forward: Forward | None = None) -> Piece | Finished:
         """Return what is new, or the outcome once everything has been taken.
+
+        While it waits, each delta is shown to *forward* first; what that takes is not returned,
+        and nobody is woken for it. Waking the reader of a stream for each of its tokens costs as
+        much as writing them. *forward* runs in the writer's task: it must not wait, nor raise.
 
         Always a checkpoint. Raises the outcome if it is an error; what came before it is
         returned first.
         """
-        await trio.lowlevel.checkpoint()
+        if self._deltas or self._outcome is not None:
+            await trio.lowlevel.checkpoint()
         while not self._deltas and self._outcome is None:
             self._changed = trio.Event()
-            await self._changed.wait()
+            self._forward = forward
+            try:
+                await self._changed.wait()
+            finally:
+                self._forward = None
         if self._deltas:
             deltas, self._deltas = self._deltas, []
             if len(deltas) == 1:

@@ -108,6 +108,14 @@ async def test_answers_stream_side_by_side() -> None:
                 assert not isinstance(await second.take(), Finished)
 
 
+async def test_a_paced_answer_says_the_same_as_an_unpaced_one() -> None:
+    async with a_runner() as runner:
+        paced, _ = await runner.answer("!paced 1 5")
+        unpaced, _ = await runner.answer("!count 5")
+
+    assert paced == unpaced == "0 1 2 3 4 "
+
+
 async def test_a_model_that_cannot_be_loaded_is_said_and_the_process_ends() -> None:
     async with a_runner(model_path="/broken") as runner:
         assert isinstance(runner.life[-1], LoadFailed)

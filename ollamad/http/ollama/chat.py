@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import msgspec
 import trio
 from quart import Quart, Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
-from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive
+from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
 from ollamad.http.ollama import answers
-from ollamad.http.ollama.wire import AnswerMessage, ChatRequest, ChatResponse, DebugInfo, encode
+from ollamad.http.ollama.wire import (
+    AnswerMessage,
+    ChatRequest,
+    ChatResponse,
+    DebugInfo,
+    LinePattern,
+    encode,
+)
 from ollamad.http.prompt.render import Message, Renderer, conversation, fit
 from ollamad.http.streaming import AnswerLines, whole_answer
 from ollamad.runners.mailbox import Piece
-from ollamad.runners.protocol import Finished
+from ollamad.runners.protocol import Delta, Finished
 from ollamad.supervisor.leases import Lease
 
 
@@ -65,7 +70,8 @@ async def _chat(doors: Doors, body: ChatRequest) -> Response:
     answer = _Answer(doors, body, lease, started_at)
     first = await mailbox.take()
     if body.stream:
-        return answers.stream_answer(AnswerLines(mailbox, first, answer.piece, answer.finish))
+        lines = AnswerLines(mailbox, first, answer.piece, answer.finish, request_writer())
+        return answers.stream_answer(lines)
     whole, finished = await whole_answer(mailbox, first)
     last = answer.last(finished)
     last.message.content = whole.text
@@ -80,30 +86,39 @@ def _plain(message: msgspec.Struct) -> Message:
     return plain
 
 
-@dataclasses.dataclass(slots=True)
 class _Answer:
     """Turns what the runner says into the objects of one answer."""
 
-    doors: Doors
-    body: ChatRequest
-    lease: Lease
-    started_at: float
-
-    def piece(self, piece: Piece) -> bytes:
-        if not piece.text and not piece.logprobs:
-            return b""
-        return encode(
+    def __init__(self, doors: Doors, body: ChatRequest, lease: Lease, started_at: float) -> None:
+        self.doors = doors
+        self.body = body
+        self.lease = lease
+        self.started_at = started_at
+        self._plain = LinePattern(
             ChatResponse(
-                model=self.body.model,
-                created_at=answers.now_text(self.doors),
-                message=AnswerMessage(role="assistant", content=piece.text),
+                model=body.model,
+                created_at=LinePattern.TIME,
+                message=AnswerMessage(role="assistant", content=LinePattern.TEXT),
                 done=False,
-                logprobs=answers.logprob_entries(piece.logprobs),
             )
         )
 
+    def piece(self, piece: Piece | Delta) -> bytes:
+        if not piece.logprobs:
+            if not piece.text:
+                return b""
+            return self._plain.line(self.doors.clock.now(), piece.text)
+        with_logprobs = ChatResponse(
+            model=self.body.model,
+            created_at=answers.now_text(self.doors),
+            message=AnswerMessage(role="assistant", content=piece.text),
+            done=False,
+            logprobs=answers.logprob_entries(piece.logprobs),
+        )
+        return encode(with_logprobs) + b"\n"
+
     def finish(self, finished: Finished) -> bytes:
-        return encode(self.last(finished))
+        return encode(self.last(finished)) + b"\n"
 
     def last(self, finished: Finished) -> ChatResponse:
         total_s = trio.current_time() - self.started_at

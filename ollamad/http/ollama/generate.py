@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import trio
 from quart import Quart, Response
 
 from ollamad.errors import InvalidBody, ModelNotFound
-from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive
+from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
 from ollamad.http.ollama import answers
-from ollamad.http.ollama.wire import DebugInfo, GenerateRequest, GenerateResponse, encode
+from ollamad.http.ollama.wire import (
+    DebugInfo,
+    GenerateRequest,
+    GenerateResponse,
+    LinePattern,
+    encode,
+)
 from ollamad.http.prompt.render import Message, Prompt, Renderer, conversation, fit
 from ollamad.http.streaming import AnswerLines, whole_answer
 from ollamad.modelinfo import StoredModel
 from ollamad.runners.mailbox import Piece
-from ollamad.runners.protocol import Finished
+from ollamad.runners.protocol import Delta, Finished
 from ollamad.supervisor.leases import Lease
 
 
@@ -60,7 +64,8 @@ async def _generate(doors: Doors, body: GenerateRequest) -> Response:
     answer = _Answer(doors, body, lease, started_at)
     first = await mailbox.take()
     if body.stream:
-        return answers.stream_answer(AnswerLines(mailbox, first, answer.piece, answer.finish))
+        lines = AnswerLines(mailbox, first, answer.piece, answer.finish, request_writer())
+        return answers.stream_answer(lines)
     whole, finished = await whole_answer(mailbox, first)
     answer.tokens.extend(whole.tokens)
     last = answer.last(finished)
@@ -93,32 +98,43 @@ async def _prompt(
     return prompt
 
 
-@dataclasses.dataclass(slots=True)
 class _Answer:
     """Turns what the runner says into the objects of one answer."""
 
-    doors: Doors
-    body: GenerateRequest
-    lease: Lease
-    started_at: float
-    tokens: list[int] = dataclasses.field(default_factory=list)
-
-    def piece(self, piece: Piece) -> bytes:
-        self.tokens.extend(piece.tokens)
-        if not piece.text and not piece.logprobs:
-            return b""
-        return encode(
+    def __init__(
+        self, doors: Doors, body: GenerateRequest, lease: Lease, started_at: float
+    ) -> None:
+        self.doors = doors
+        self.body = body
+        self.lease = lease
+        self.started_at = started_at
+        self.tokens: list[int] = []
+        self._plain = LinePattern(
             GenerateResponse(
-                model=self.body.model,
-                created_at=answers.now_text(self.doors),
-                response=piece.text,
+                model=body.model,
+                created_at=LinePattern.TIME,
+                response=LinePattern.TEXT,
                 done=False,
-                logprobs=answers.logprob_entries(piece.logprobs),
             )
         )
 
+    def piece(self, piece: Piece | Delta) -> bytes:
+        self.tokens.extend(piece.tokens)
+        if not piece.logprobs:
+            if not piece.text:
+                return b""
+            return self._plain.line(self.doors.clock.now(), piece.text)
+        with_logprobs = GenerateResponse(
+            model=self.body.model,
+            created_at=answers.now_text(self.doors),
+            response=piece.text,
+            done=False,
+            logprobs=answers.logprob_entries(piece.logprobs),
+        )
+        return encode(with_logprobs) + b"\n"
+
     def finish(self, finished: Finished) -> bytes:
-        return encode(self.last(finished))
+        return encode(self.last(finished)) + b"\n"
 
     def last(self, finished: Finished) -> GenerateResponse:
         total_s = trio.current_time() - self.started_at

@@ -6,6 +6,7 @@ durations nanoseconds.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -362,17 +363,39 @@ class VersionResponse(msgspec.Struct):
     version: str
 
 
-def encode(answer: msgspec.Struct) -> bytes:
+def encode(answer: msgspec.Struct | str) -> bytes:
     """Return *answer* as JSON, with the characters escaped that Ollama's encoder escapes.
 
     They can only stand inside strings, so replacing them in the encoded bytes is safe. Clients
     that paste an answer into a page rely on it.
     """
     data = _ENCODER.encode(answer)
-    if any(mark in data for mark in _MARKS):
+    if _MARKED(data) is not None:
         for mark, escaped in _MARKS.items():
             data = data.replace(mark, escaped)
     return data
+
+
+class LinePattern:
+    """Makes lines that differ in their time and text only, as `encode` would make them.
+
+    Encoding such an object anew for each token costs more than everything else about the line.
+    """
+
+    TIME: Final = "\0time"
+    TEXT: Final = "\0text"
+    """What *example* has in their places. No name of a model has such a character."""
+
+    def __init__(self, example: msgspec.Struct) -> None:
+        self._before, _, rest = encode(example).partition(_ENCODER.encode(self.TIME)[1:-1])
+        self._between, _, after = rest.partition(_ENCODER.encode(self.TEXT))
+        self._after = after + b"\n"
+        self._stamps = Stamps()
+
+    def line(self, now: datetime, text: str) -> bytes:
+        """Return the line. *now* is UTC."""
+        created_at = self._stamps.text(now).encode()
+        return b"".join((self._before, created_at, self._between, encode(text), self._after))
 
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -385,13 +408,33 @@ _MARKS: Final = {
 }
 
 
+_MARKED: Final = re.compile(b"|".join(_MARKS)).search
+
+
 def rfc3339(moment: datetime) -> str:
     """Return an aware time as Ollama writes it: fraction without trailing zeros, Z for UTC."""
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S")
-    if moment.microsecond:
-        text += f".{moment.microsecond:06d}".rstrip("0")
-    offset = moment.strftime("%z")
-    return text + ("Z" if offset in {"", "+0000"} else f"{offset[:3]}:{offset[3:5]}")
+    text = moment.isoformat()
+    end = len("2026-08-21T10:00:00.000000" if moment.microsecond else "2026-08-21T10:00:00")
+    offset = text[end : end + len("+00:00")]
+    whole = text[:end].rstrip("0") if moment.microsecond else text[:end]
+    return whole + ("Z" if offset in {"", "+00:00"} else offset)
+
+
+class Stamps:
+    """`rfc3339` for the lines of one stream, whose times are all UTC: most share their second."""
+
+    def __init__(self) -> None:
+        self._second: datetime | None = None
+        self._text = ""
+
+    def text(self, moment: datetime) -> str:
+        """Return *moment* as `rfc3339` does."""
+        second = moment.replace(microsecond=0)
+        if second != self._second:
+            self._second, self._text = second, rfc3339(second).removesuffix("Z")
+        if not moment.microsecond:
+            return self._text + "Z"
+        return f"{self._text}.{moment.microsecond:06d}".rstrip("0") + "Z"
 
 
 def nanoseconds(seconds: float) -> int:

@@ -33,7 +33,10 @@ BROKEN_MODEL: Final = "broken"
 
 
 class EchoEngine:
-    """See the module. `!crash`, `!hang`, `!raise`, `!fail` do so; `!count N` counts to N."""
+    """See the module. `!crash`, `!hang`, `!raise`, `!fail` do so; `!count N` counts to N.
+
+    `!paced MS N` counts as well, and makes every step take so many milliseconds while it is open.
+    """
 
     def __init__(self, plan: LoadPlan, on_progress: Callable[[float], None]) -> None:
         if plan.model_path.endswith(BROKEN_MODEL):
@@ -42,6 +45,7 @@ class EchoEngine:
         self.n_ctx = plan.n_ctx
         self.n_slots = plan.n_slots
         self._open: dict[RequestId, tuple[Generate, list[str], TextAssembler]] = {}
+        self._paces_s: dict[RequestId, float] = {}
         self._steps = 0
 
     @property
@@ -85,6 +89,9 @@ class EchoEngine:
                 raise EngineRefused(FailureCode.ENGINE, "asked to fail")
             case ["!count", number, *_]:
                 words = [str(i) for i in range(int(number))]
+            case ["!paced", milliseconds, number, *_]:
+                words = [str(i) for i in range(int(number))]
+                self._paces_s[request.id] = int(milliseconds) / 1000
         self._open[request.id] = (request, words, TextAssembler(request.sampling.stop))
 
     def use_threads(self, n_threads: int) -> None:
@@ -95,6 +102,7 @@ class EchoEngine:
 
     def cancel(self, request_id: RequestId) -> StepResult:
         """Drop a request."""
+        self._paces_s.pop(request_id, None)
         if self._open.pop(request_id, None) is None:
             return StepResult()
         return StepResult(
@@ -105,6 +113,8 @@ class EchoEngine:
         """Produce one word of every request that has a slot."""
         result = StepResult()
         self._steps += 1
+        if self._paces_s:
+            time.sleep(max(self._paces_s.values()))
         for request_id, (request, words, text) in list(self._open.items())[: self.n_slots]:
             offset = len(request.prompt.split())
             result.deltas.append(
@@ -119,6 +129,7 @@ class EchoEngine:
             else:
                 continue
             del self._open[request_id]
+            self._paces_s.pop(request_id, None)
             result.finished.append(
                 Finished(id=request_id, reason=reason, timings=Timings(prompt_tokens=offset))
             )

@@ -6,7 +6,7 @@ from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from ollamad.errors import RunnerCrashed
 from ollamad.runners.mailbox import Mailbox, Piece
-from ollamad.runners.protocol import Finished, FinishReason
+from ollamad.runners.protocol import Delta, Finished, FinishReason
 from tests.unit.runners.messages import a_delta, a_finish, a_logprob
 
 
@@ -113,3 +113,65 @@ async def test_a_cancelled_take_loses_nothing() -> None:
         await box.take()
 
     assert await box.take() == Piece("kept", (7,))
+
+
+# Forwarding
+
+
+async def test_what_is_forwarded_wakes_nobody_and_is_not_returned() -> None:
+    box, forwarded = Mailbox(), list[str]()
+    taken: list[Piece | Finished] = []
+
+    def forward(delta: Delta) -> bool:
+        forwarded.append(delta.text)
+        return True
+
+    async def take() -> None:
+        taken.append(await box.take(forward))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await wait_all_tasks_blocked()
+        box.put(a_delta(text="a"))
+        box.put(a_delta(text="b"))
+        await wait_all_tasks_blocked()
+        assert taken == []
+        box.close(a_finish())
+
+    assert (forwarded, taken) == (["a", "b"], [a_finish()])
+
+
+async def test_after_a_delta_that_is_not_forwarded_all_are_kept_in_their_order() -> None:
+    box, offered = Mailbox(), list[str]()
+
+    def forward(delta: Delta) -> bool:
+        offered.append(delta.text)
+        return delta.text == "a"
+
+    async def put() -> None:
+        await wait_all_tasks_blocked()
+        for text in "abca":
+            box.put(a_delta(text=text))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(put)
+        piece = await box.take(forward)
+
+    assert isinstance(piece, Piece)
+    assert (offered, piece.text) == (["a", "b"], "bca")
+
+
+async def test_nothing_is_forwarded_while_nobody_waits() -> None:
+    box, offered = Mailbox(), list[Delta]()
+
+    def forward(delta: Delta) -> bool:
+        offered.append(delta)
+        return True
+
+    with trio.move_on_after(0):
+        await box.take(forward)
+    box.put(a_delta(text="later"))
+
+    taken = await box.take(forward)
+    assert isinstance(taken, Piece)
+    assert (taken.text, offered) == ("later", [])

@@ -302,3 +302,49 @@ def test_a_time_reads_back_as_the_same_moment(moment: datetime) -> None:
 def test_durations_are_whole_nanoseconds(seconds: float, ns: int) -> None:
     assert nanoseconds(seconds) == ns
     assert isinstance(nanoseconds(seconds), int)
+
+
+# Lines of a stream
+
+NOON = datetime(2026, 8, 21, 12, 0, 0, 500, tzinfo=UTC)
+
+
+@given(
+    model=st.text(st.characters(exclude_characters="\0", codec="utf-8")),
+    text=st.text(st.characters(codec="utf-8")),
+)
+def test_a_line_by_pattern_is_what_encoding_its_object_makes(model: str, text: str) -> None:
+    def an_answer(created_at: str, response: str) -> wire.GenerateResponse:
+        return wire.GenerateResponse(
+            model=model, created_at=created_at, response=response, done=False
+        )
+
+    pattern = wire.LinePattern(an_answer(wire.LinePattern.TIME, wire.LinePattern.TEXT))
+
+    assert pattern.line(NOON, text) == encode(an_answer(rfc3339(NOON), text)) + b"\n"
+
+
+def test_a_pattern_finds_its_places_in_a_message_too() -> None:
+    def an_answer(created_at: str, content: str) -> wire.ChatResponse:
+        message = wire.AnswerMessage(role="assistant", content=content)
+        return wire.ChatResponse(model="m", created_at=created_at, message=message, done=False)
+
+    pattern = wire.LinePattern(an_answer(wire.LinePattern.TIME, wire.LinePattern.TEXT))
+
+    assert pattern.line(NOON, "<b>") == encode(an_answer(rfc3339(NOON), "<b>")) + b"\n"
+
+
+@given(
+    moments=st.lists(
+        st.builds(
+            lambda base, micro: base.replace(microsecond=micro),
+            st.datetimes(timezones=st.just(UTC)),
+            st.sampled_from([0, 1, 120000, 999999]),
+        )
+    )
+)
+def test_stamps_write_every_time_as_it_is_written_alone(moments: list[datetime]) -> None:
+    stamps = wire.Stamps()
+    for moment in moments:
+        for again in (moment, moment.replace(microsecond=5)):
+            assert stamps.text(again) == rfc3339(again)
