@@ -24,7 +24,7 @@ class DecodeOutcome(enum.Enum):
     FAILED = "failed"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Part:
     """The tokens of one sequence in a batch."""
 

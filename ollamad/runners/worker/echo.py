@@ -54,6 +54,11 @@ class EchoEngine:
         return bool(self._open)
 
     @property
+    def is_steady(self) -> bool:
+        """Never: tests want to see each word by itself."""
+        return False
+
+    @property
     def memory_kind(self) -> MemoryKind:
         """It has none."""
         return MemoryKind.NONE

@@ -103,6 +103,11 @@ class EmbeddingEngine:
         return bool(self._open)
 
     @property
+    def is_steady(self) -> bool:
+        """It streams nothing."""
+        return False
+
+    @property
     def memory_kind(self) -> MemoryKind:
         """What the model's context memory allows."""
         return self._model.memory_kind

@@ -71,6 +71,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def is_steady(self) -> bool:
+        """The next step will take about as long as the last one."""
+        ...
+
+    @property
     def memory_kind(self) -> MemoryKind:
         """What the model's context memory allows."""
         ...

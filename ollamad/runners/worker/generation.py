@@ -117,6 +117,28 @@ class Generation:
         """Tokens to compute next."""
         return self._n_tokens - self.n_computed
 
+    @property
+    def is_plain_decode(self) -> bool:
+        """All it computes next is the token that was chosen last."""
+        return (
+            self.state is GenerationState.DECODE
+            and self.n_pending == 1
+            and not self.stops
+            and self.constraint is None
+        )
+
+    @property
+    def n_computable(self) -> int:
+        """How many tokens may be computed before it must be looked at again."""
+        computed, n_tokens = self.n_computed, self.n_pending
+        for stop in self.stops:
+            if computed < stop < computed + n_tokens:
+                n_tokens = stop - computed
+        if self.constraint is not None and not self.constraint.is_ready:
+            # The last token waits until its logits can be used.
+            n_tokens = min(n_tokens, self.n_pending - 1)
+        return n_tokens
+
     def next_tokens(self, n_tokens: int) -> Tokens:
         """Return the first *n_tokens* that are to be computed."""
         begin = self.n_computed

@@ -107,16 +107,15 @@ class Constraint:
         """The grammar is compiled, or has failed."""
         return self._made.done()
 
-    def check(self) -> None:
-        """Raise EngineRefused if the grammar turned out wrong. Needs `is_ready`."""
-        self._made.result()
-
     def wait(self, patience_s: float) -> None:
         """Wait a little for `is_ready`."""
         futures.wait((self._made,), timeout=patience_s)
 
     def prepare(self) -> None:
-        """Begin to compute the mask of the next token, beside whatever the engine does now."""
+        """Begin to compute the mask of the next token, beside whatever the engine does now.
+
+        Raises EngineRefused if the grammar turned out wrong. Waits for it if not `is_ready`.
+        """
         if self._computed is None:
             self._computed = self._thread.submit(self._compute, self._made.result())
 

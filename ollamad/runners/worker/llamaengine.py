@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from ollamad.runners.protocol import (
@@ -26,8 +26,8 @@ from ollamad.runners.protocol import (
     RequestId,
     StepLogprob,
 )
-from ollamad.runners.worker.batch import DecodeOutcome, Part
-from ollamad.runners.worker.batching import Need, PrefillAllowance, share_batch
+from ollamad.runners.worker.batch import DecodeOutcome
+from ollamad.runners.worker.batching import PrefillAllowance
 from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
 from ollamad.runners.worker.gauges import GaugeBoard
 from ollamad.runners.worker.generation import (
@@ -42,6 +42,7 @@ from ollamad.runners.worker.sampling.check import check
 from ollamad.runners.worker.sampling.logprobs import step_logprob
 from ollamad.runners.worker.sampling.sampler import TokenSampler
 from ollamad.runners.worker.scheduler import seat
+from ollamad.runners.worker.stepplan import StepPlan, plan_step
 
 GENERATED_CONTEXTS_MAX: Final = 10
 """An answer has at most this many contexts' tokens, whatever is asked: Ollama's bound."""
@@ -80,6 +81,11 @@ class LlamaEngine:
     def n_slots(self) -> int:
         """Sequences computed side by side."""
         return self._model.n_slots
+
+    @property
+    def is_steady(self) -> bool:
+        """The next step will take about as long as the last one."""
+        return not self._waiting and all(g.is_plain_decode for g in self._running)
 
     @property
     def memory_kind(self) -> MemoryKind:
@@ -192,32 +198,30 @@ class LlamaEngine:
         4. Choose a token for every request whose logits came out.
         """
         result = StepResult()
-        self._seat_waiting(result)
-        self._refuse_wrong_grammars(result)
-        parts, generations = self._batch(result)
-        if not parts:
+        if self._waiting:
+            self._seat_waiting(result)
+        self._look_at_grammars(result)
+        plan = plan_step(self._running, self._model.n_batch, self._allowance.tokens)
+        if not plan.parts:
             self._wait_for_grammars()
             return result
+        if not self._cache.make_room(plan.n_tokens):
+            self._fail_newest(plan.generations, result)
+            return result
         began = time.monotonic()
-        outcome = self._decode(parts, generations)
+        outcome = self._decode(plan)
         now = time.monotonic()
         if outcome is not DecodeOutcome.DONE:
-            self._undo(outcome, generations, result)
+            self._undo(outcome, plan.generations, result)
             return result
-        n_decode = sum(g.state is GenerationState.DECODE for g in generations)
-        n_tokens = sum(len(part.tokens) for part in parts)
-        n_prefill = sum(
-            len(p.tokens)
-            for p, g in zip(parts, generations, strict=True)
-            if g.state is GenerationState.PREFILL
-        )
-        self._allowance.note(n_decode, n_prefill, now - began)
-        self._board.note_step(n_tokens, now - began)
+        self._allowance.note(plan.n_decode, plan.n_prefill, now - began)
+        self._board.note_step(plan.n_tokens, now - began)
         row = -1
-        for part, generation in zip(parts, generations, strict=True):
-            row += len(part.tokens)
-            generation.sequence.n_tokens += len(part.tokens)
-            if generation.n_computed in generation.stops:
+        for part, generation in zip(plan.parts, plan.generations, strict=True):
+            n_tokens = len(part.tokens)
+            row += n_tokens
+            generation.sequence.n_tokens += n_tokens
+            if generation.stops and generation.n_computed in generation.stops:
                 self._cache.publish(generation.sequence, generation.tokens, generation.n_computed)
             if part.wants_logits:
                 self._choose(generation, row, result, now)
@@ -240,45 +244,16 @@ class LlamaEngine:
                 self._waiting[0], FailureCode.KV_FULL, "no sequence is left in the cache", result
             )
 
-    def _batch(self, result: StepResult) -> tuple[list[Part], list[Generation]]:
-        """Return what to compute next, and whose it is."""
-        needs = []
-        for index, generation in enumerate(self._running):
-            n_tokens = self._computable(generation)
-            is_decode = generation.state is GenerationState.DECODE
-            if n_tokens > 0:
-                needs.append(Need(index, n_tokens, is_decode, generation.arrival))
-        shares = share_batch(needs, self._model.n_batch, self._allowance.tokens)
-        if not shares and needs:
-            raise AssertionError("a batch has room for nobody")
-        n_tokens = sum(share.n_tokens for share in shares)
-        if not self._cache.make_room(n_tokens):
-            self._fail_newest([self._running[share.who] for share in shares], result)
-            return [], []
-        parts, generations = [], []
-        for share in shares:
-            generation = self._running[share.who]
-            is_whole = share.n_tokens == generation.n_pending
-            if is_whole and generation.constraint is not None:
-                generation.constraint.prepare()
-            parts.append(
-                Part(
-                    generation.sequence.id,
-                    generation.n_computed,
-                    generation.next_tokens(share.n_tokens),
-                    is_whole,
-                )
-            )
-            generations.append(generation)
-        return parts, generations
-
-    def _refuse_wrong_grammars(self, result: StepResult) -> None:
-        for generation in list(self._running):
-            if generation.constraint is not None and generation.constraint.is_ready:
-                try:
-                    generation.constraint.check()
-                except EngineRefused as exc:
-                    self._fail(generation, exc.code, exc.detail, result)
+    def _look_at_grammars(self, result: StepResult) -> None:
+        """Refuse grammars that turned out wrong; begin the masks of those that decode."""
+        for generation in [g for g in self._running if g.constraint is not None]:
+            constraint = generation.constraint
+            if constraint is None or not constraint.is_ready:
+                continue
+            try:
+                constraint.prepare()
+            except EngineRefused as exc:
+                self._fail(generation, exc.code, exc.detail, result)
 
     def _wait_for_grammars(self) -> None:
         """Wait a little, if all that is left to compute needs a grammar that is being made."""
@@ -287,26 +262,12 @@ class LlamaEngine:
                 generation.constraint.wait(GRAMMAR_PATIENCE_S)
                 return
 
-    @staticmethod
-    def _computable(generation: Generation) -> int:
-        """Return how many tokens may be computed before the request must be looked at again."""
-        n_tokens = generation.n_pending
-        ahead = [s - generation.n_computed for s in generation.stops if s > generation.n_computed]
-        n_tokens = min([n_tokens, *ahead])
-        constraint = generation.constraint
-        if constraint is not None and not constraint.is_ready:
-            # The last token waits until its logits can be used.
-            n_tokens = min(n_tokens, generation.n_pending - 1)
-        return n_tokens
-
-    def _decode(self, parts: Sequence[Part], generations: Sequence[Generation]) -> DecodeOutcome:
-        """Compute *parts*; where llama.cpp finds no room after all, idle texts give way."""
-        self._prefilling = frozenset(
-            g.request.id for g in generations if g.state is GenerationState.PREFILL
-        )
-        outcome = self._model.decode(parts)
+    def _decode(self, plan: StepPlan) -> DecodeOutcome:
+        """Compute *plan*; where llama.cpp finds no room after all, idle texts give way."""
+        self._prefilling = plan.prefilling
+        outcome = self._model.decode(plan.parts)
         while outcome is DecodeOutcome.NO_ROOM and self._cache.let_go_of_one():
-            outcome = self._model.decode(parts)
+            outcome = self._model.decode(plan.parts)
         self._prefilling = frozenset()
         return outcome
 

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from pathlib import Path
@@ -47,6 +48,7 @@ from ollamad.runners.protocol import (
 )
 from ollamad.runners.worker.engine import Engine, EngineLoader, EngineRefused, StepResult
 from ollamad.runners.worker.outbox import Outbox
+from ollamad.runners.worker.pacing import Pacer
 
 BEAT_PERIOD_S: Final = 1.0
 """How often a busy runner shows its progress. An idle one is silent."""
@@ -75,6 +77,7 @@ class EngineThread:
         self._given_work = trio.Event()
         self._changed = threading.Condition()
         self._engine: Engine | None = None
+        self._pacer = Pacer()
 
     def start(self) -> None:
         """Start the thread. It ends with the process."""
@@ -110,9 +113,13 @@ class EngineThread:
         try:
             engine = self._loaded(self._first_plan())
             while True:
-                self._apply(engine, self._take(wait=not engine.has_work))
+                commands = self._take(wait=not engine.has_work)
+                if commands:
+                    self._publish(StepResult(deltas=self._pacer.rest()))
+                    self._apply(engine, commands)
                 if engine.has_work:
-                    self._publish(engine.step())
+                    result, is_steady = engine.step(), engine.is_steady
+                    self._publish(self._pacer.take(result, time.monotonic(), is_steady=is_steady))
         except EngineRefused as exc:
             self._outbox.send([LoadFailed(exc.code, exc.detail)])
             self._outbox.drain(LAST_WORDS_PATIENCE_S)
