@@ -14,10 +14,14 @@ from typing import Final
 
 SLOWDOWN_MAX: Final = 2.5
 """How much longer a step may get by the prompts in it, as a multiple of one without."""
-BURST_TOKENS: Final = 128
-"""Prompt tokens beyond that pace once in a while: short prompts join at once, in one step."""
-CHUNK_TOKENS_MIN: Final = 4
-"""Prompt tokens a step at least: prompts must get on beside very fast decodes, too."""
+CHUNK_TOKENS: Final = 128
+"""Prompt tokens that are worth a step. Smaller ones are dear: llama.cpp computes attention in tiles
+from 64 tokens on, and on a processor each token of a smaller batch costs several times as much."""
+STEPS_BETWEEN_CHUNKS: Final = 24
+"""Where a chunk takes longer than SLOWDOWN_MAX allows, so many steps are without one: nineteen of
+twenty gaps between tokens stay as they are, and some."""
+BURST_TOKENS: Final = 256
+"""Prompt tokens that join at once when none did for a while: short prompts, also a few together."""
 SMOOTHING: Final = 0.25
 """Weight of the newest measurement."""
 
@@ -68,40 +72,45 @@ def share_batch(needs: Sequence[Need], n_batch: int, allowance: int) -> list[Sha
 class PrefillAllowance:
     """How many prompt tokens may join a step beside decodes, learnt from how long steps take.
 
-    A step with prompts may take SLOWDOWN_MAX times as long as one without. What is not used is
-    saved up to BURST_TOKENS, so that a short prompt that comes alone is computed at once and a long
-    one is spread thin: the streams that run meanwhile go on at a steady pace.
+    A bucket that every step beside decodes fills. Where a chunk is cheap (on a GPU) it is filled by
+    as many tokens as a step can take within SLOWDOWN_MAX; where it is dear, so that a chunk comes
+    once in STEPS_BETWEEN_CHUNKS.
     """
 
     def __init__(self) -> None:
         self._decode_s = 0.0
         """A step without prompts."""
         self._token_s = 0.0
-        """What one prompt token adds."""
+        """What one prompt token adds, in a chunk."""
         self._saved = float(BURST_TOKENS)
 
-    @property
-    def tokens(self) -> int:
-        """Prompt tokens that the next step may have beside decodes."""
-        return int(self._saved) + self._pace
+    def allow(self, n_wanted: int) -> int:
+        """Return how many of the *n_wanted* tokens of all prompts may join the next step."""
+        if self._saved < min(n_wanted, CHUNK_TOKENS):
+            return 0
+        return min(n_wanted, int(self._saved))
 
     @property
-    def _pace(self) -> int:
-        if not self._decode_s or not self._token_s:
-            return BURST_TOKENS
-        spare_s = (SLOWDOWN_MAX - 1) * self._decode_s
-        return max(int(spare_s / self._token_s), CHUNK_TOKENS_MIN)
+    def _pace(self) -> float:
+        """Tokens that a step adds to the bucket."""
+        if self._decode_s and self._token_s:
+            pace = (SLOWDOWN_MAX - 1) * self._decode_s / self._token_s
+            if pace >= CHUNK_TOKENS:
+                return pace
+        return CHUNK_TOKENS / STEPS_BETWEEN_CHUNKS
 
     def note(self, n_decode: int, n_prefill: int, took_s: float) -> None:
         """Learn from a step."""
         if n_decode and not n_prefill:
             self._decode_s = _smoothed(self._decode_s, took_s)
-        elif n_prefill:
+        elif n_prefill >= CHUNK_TOKENS:
             decode_s = self._decode_s if n_decode else 0.0
             cost_s = max(took_s - decode_s, 0.0) / n_prefill
             self._token_s = _smoothed(self._token_s, cost_s)
         if n_decode:
-            self._saved = min(max(self._saved + self._pace - n_prefill, 0.0), float(BURST_TOKENS))
+            pace = self._pace
+            room = max(float(BURST_TOKENS), pace)
+            self._saved = min(max(self._saved - n_prefill, 0.0) + pace, room)
 
 
 def _smoothed(before: float, newest: float) -> float:

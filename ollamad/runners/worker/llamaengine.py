@@ -201,7 +201,7 @@ class LlamaEngine:
         if self._waiting:
             self._seat_waiting(result)
         self._look_at_grammars(result)
-        plan = plan_step(self._running, self._model.n_batch, self._allowance.tokens)
+        plan = plan_step(self._running, self._model.n_batch, self._allowance)
         if not plan.parts:
             self._wait_for_grammars()
             return result

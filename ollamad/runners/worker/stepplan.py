@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ollamad.runners.protocol import RequestId
 from ollamad.runners.worker.batch import Part
-from ollamad.runners.worker.batching import Need, share_batch
+from ollamad.runners.worker.batching import Need, PrefillAllowance, share_batch
 from ollamad.runners.worker.generation import Generation, GenerationState
 
 
@@ -47,8 +47,8 @@ class StepPlan:
         self.n_decode += generation.state is GenerationState.DECODE
 
 
-def plan_step(running: Sequence[Generation], n_batch: int, allowance: int) -> StepPlan:
-    """Return a batch of at most *n_batch* tokens, and *allowance* of prompts beside decodes."""
+def plan_step(running: Sequence[Generation], n_batch: int, allowance: PrefillAllowance) -> StepPlan:
+    """Return a batch of at most *n_batch* tokens; *allowance* is for prompts beside decodes."""
     plan = StepPlan()
     if len(running) <= n_batch and all(generation.is_plain_decode for generation in running):
         for generation in running:
@@ -59,7 +59,8 @@ def plan_step(running: Sequence[Generation], n_batch: int, allowance: int) -> St
         for index, generation in enumerate(running)
         if (n_tokens := generation.n_computable) > 0
     ]
-    for share in share_batch(needs, n_batch, allowance):
+    n_wanted = sum(need.n_tokens for need in needs if not need.is_decode)
+    for share in share_batch(needs, n_batch, allowance.allow(n_wanted)):
         plan.add(running[share.who], share.n_tokens)
     plan.prefilling = frozenset(
         generation.request.id

@@ -6,8 +6,9 @@ import pytest
 
 from ollamad.runners.worker.batching import (
     BURST_TOKENS,
-    CHUNK_TOKENS_MIN,
+    CHUNK_TOKENS,
     SLOWDOWN_MAX,
+    STEPS_BETWEEN_CHUNKS,
     Need,
     PrefillAllowance,
     share_batch,
@@ -68,56 +69,70 @@ def test_a_batch_is_never_overfull_and_nobody_gets_nothing(n_decodes: int, n_bat
 DECODE_S, TOKEN_S = 0.010, 0.001
 
 
-def settle(allowance: PrefillAllowance, n_prefill: int, n_steps: int = 200) -> list[int]:
+def steps(
+    allowance: PrefillAllowance, n_wanted: int, n_steps: int, token_s: float = TOKEN_S
+) -> list[int]:
     """Run steps that take as long as they would; return how many prompt tokens each had."""
     taken = []
     for _ in range(n_steps):
-        share = min(n_prefill, allowance.tokens)
-        allowance.note(4, share, DECODE_S + share * TOKEN_S)
+        share = allowance.allow(n_wanted)
+        allowance.note(4, share, DECODE_S + share * token_s)
         taken.append(share)
     return taken
 
 
-def test_a_long_prompt_slows_the_others_down_by_no_more_than_is_allowed() -> None:
+def an_experienced_one(token_s: float = TOKEN_S) -> PrefillAllowance:
     allowance = PrefillAllowance()
-    settle(allowance, 0)
-    settle(allowance, 10_000, 20)
-
-    taken = settle(allowance, 10_000)
-
-    slowest_s = DECODE_S + max(taken) * TOKEN_S
-    assert SLOWDOWN_MAX * 0.8 < slowest_s / DECODE_S <= SLOWDOWN_MAX * 1.05
+    allowance.note(0, 500, 500 * token_s)
+    steps(allowance, 0, 100, token_s)
+    return allowance
 
 
 def test_a_short_prompt_joins_at_once() -> None:
-    allowance = PrefillAllowance()
-    settle(allowance, 0)
+    allowance = an_experienced_one()
 
-    assert allowance.tokens >= BURST_TOKENS
+    assert allowance.allow(40) == 40
+    assert allowance.allow(BURST_TOKENS) == BURST_TOKENS
 
 
-def test_what_was_saved_is_spent_once() -> None:
-    allowance = PrefillAllowance()
-    settle(allowance, 0)
-    first, *later = settle(allowance, 10_000, 50)
+def test_where_prompts_are_dear_nineteen_of_twenty_steps_are_without_them() -> None:
+    allowance = an_experienced_one()
+    steps(allowance, 10_000, 3)
 
-    assert first >= BURST_TOKENS
-    assert max(later[5:]) < BURST_TOKENS
+    taken = steps(allowance, 10_000, 400)
+
+    assert sum(share > 0 for share in taken) / len(taken) < 1 / 20
+    assert CHUNK_TOKENS <= max(taken) < CHUNK_TOKENS + 8
+
+
+def test_where_prompts_are_cheap_they_are_in_every_step_and_slow_it_down_as_much_as_they_may() -> (
+    None
+):
+    cheap_s = DECODE_S / 1000
+    allowance = an_experienced_one(cheap_s)
+    steps(allowance, 10**6, 3, cheap_s)
+
+    taken = steps(allowance, 10**6, 50, cheap_s)
+
+    slowest_s = DECODE_S + max(taken) * cheap_s
+    assert min(taken) > 0
+    assert SLOWDOWN_MAX * 0.9 < slowest_s / DECODE_S <= SLOWDOWN_MAX * 1.1
+
+
+def test_the_end_of_a_prompt_need_not_fill_a_chunk() -> None:
+    allowance = an_experienced_one()
+    steps(allowance, 10_000, 5)
+    assert allowance.allow(CHUNK_TOKENS // 4) == 0
+
+    for _ in range(STEPS_BETWEEN_CHUNKS // 4 + 1):
+        allowance.note(4, 0, DECODE_S)
+
+    assert allowance.allow(CHUNK_TOKENS // 4) == CHUNK_TOKENS // 4
 
 
 def test_prompts_get_on_however_dear_they_are() -> None:
-    allowance = PrefillAllowance()
-    allowance.note(1, 0, 0.001)
-    for _ in range(20):
-        allowance.note(1, 100, 10.0)
+    allowance = an_experienced_one(token_s=10.0)
 
-    assert allowance.tokens == CHUNK_TOKENS_MIN
+    taken = steps(allowance, 10_000, 3 * STEPS_BETWEEN_CHUNKS, token_s=10.0)
 
-
-def test_prompts_alone_teach_what_a_token_costs() -> None:
-    allowance = PrefillAllowance()
-    allowance.note(0, 500, 500 * TOKEN_S)
-    allowance.note(4, 0, DECODE_S)
-    settle(allowance, 10_000, 1)
-
-    assert allowance.tokens == int((SLOWDOWN_MAX - 1) * DECODE_S / TOKEN_S)
+    assert sum(taken) >= BURST_TOKENS + CHUNK_TOKENS
