@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -42,6 +43,9 @@ ReadConfig = Callable[[], LoadedConfig]
 
 STOP_EXTRA_S: Final = 20.0
 """What stopping may take beyond the drain: the stop ladders of the runners."""
+
+GARBAGE_OBJECTS: Final = 20_000
+"""New objects after which Python looks for garbage. Its own 700 are a few streamed lines."""
 
 log = get_logger(__name__)
 

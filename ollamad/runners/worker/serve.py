@@ -9,6 +9,7 @@ must never outlive its daemon.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -62,6 +63,8 @@ EXIT_ENGINE_BROKE: Final = 70
 
 LAST_WORDS_PATIENCE_S: Final = 5.0
 """How long a runner that could not load its model tries to say so before it exits."""
+GARBAGE_OBJECTS: Final = 50_000
+"""New objects after which Python looks for garbage: a step makes a few dozen that it keeps."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long one thread keeps the interpreter from another that wants it. Python's own 5 ms are a
 step's time: the engine must not wait that long after each batch."""
@@ -145,6 +148,9 @@ class EngineThread:
                 self._outbox.send([LoadProgress(fraction)])
 
         self._engine = engine = self._load(plan, progress)
+        # What is loaded stays: looking for garbage in it would only interrupt steps.
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS)
         self._outbox.send(
             [
                 Loaded(
