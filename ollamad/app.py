@@ -92,6 +92,9 @@ class Daemon:
                 await nursery.start(self._serve, self.listener)
                 self._notifier.ready()
                 nursery.start_soon(self._launcher.run)
+                # What was imported and built stays: it need not be looked through for garbage.
+                gc.freeze()
+                gc.set_threshold(GARBAGE_OBJECTS)
                 log.info(
                     f"Listening on {http.host or '*'}:{port} (version {__version__})",
                     models=str(self._config.store.models_path),
