@@ -23,7 +23,7 @@ from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
 from ollamad.runners.worker.llama import LlamaModel
 from ollamad.runners.worker.sampling.mask import TokenMask
-from ollamad.runners.worker.vocabulary import piece_of
+from ollamad.runners.worker.vocabulary import all_pieces
 
 _JSON_STYLE: Final[Any] = {  # The stub's type for it is not importable.
     # One way to space JSON, the one most models have seen most. Where there is one way, keys and
@@ -71,12 +71,12 @@ class Grammars:
     def _tokenizer(self) -> llguidance.LLTokenizer:
         """The vocabulary as llguidance has it: made once, at the first grammar."""
         vocab = self._model.vocab_handle
-        pieces = []
-        for token in range(self._model.n_vocab):
-            piece = piece_of(vocab, token, shows_special=True)
-            if llama.llama_vocab_get_attr(vocab, token) & _CONTROL:
-                piece = b"\xff" + piece  # llguidance's mark of tokens that are not text.
-            pieces.append(piece)
+        attributes = llama.llama_vocab_get_attr
+        pieces = [
+            # llguidance's mark of tokens that are not text.
+            b"\xff" + piece if attributes(vocab, token) & _CONTROL else piece
+            for token, piece in enumerate(all_pieces(vocab, self._model.n_vocab))
+        ]
         # The function that the Python wrapper hides: llguidance calls it without Python.
         function = ctypes.cast(llama.llama_tokenize, ctypes.c_void_p).value
         make: Any = llguidance.LLTokenizer

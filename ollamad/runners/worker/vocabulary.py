@@ -23,6 +23,21 @@ def tokenize(vocab: Any, text: str, *, add_special: bool, parse_special: bool = 
     return tokens[:count]
 
 
+def all_pieces(vocab: Any, n_vocab: int) -> list[bytes]:
+    """Return the bytes of every token, control tokens included: `piece_of` for all at once."""
+    size = 1024
+    buffer = ctypes.create_string_buffer(size)
+    at, to_piece = ctypes.addressof(buffer), llama.llama_token_to_piece
+    pieces = []
+    for token in range(n_vocab):
+        count = to_piece(vocab, token, buffer, size, 0, True)
+        if count < 0:
+            pieces.append(piece_of(vocab, token, shows_special=True))
+        else:
+            pieces.append(ctypes.string_at(at, count))
+    return pieces
+
+
 def piece_of(vocab: Any, token: int, *, shows_special: bool) -> bytes:
     """Return the bytes of a token; control tokens have none unless *shows_special*."""
     size = 64
