@@ -54,6 +54,17 @@ class Completion:
             if after_s <= later <= until_s
         ]
 
+    def gaps_across_s(self, *, after_s: float, until_s: float) -> list[float]:
+        """Return the times between two pieces that have a part in this span of the clock.
+
+        A server that stands still all along sends its next piece only after it.
+        """
+        return [
+            later - earlier
+            for earlier, later in itertools.pairwise(self.arrivals_s)
+            if later >= after_s and earlier <= until_s
+        ]
+
 
 class Dialect(Protocol):
     """What the cases ask of a server, whichever it is."""

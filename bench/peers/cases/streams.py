@@ -89,7 +89,7 @@ def disturbed(server: Server, prompts: Prompts) -> Mapping[str, float]:
     # The first gap of each stream is still prefill of the others.
     settled_s = max(answer.arrivals_s[1] for answer in answers)
     before = [g for each in answers for g in each.gaps_s(after_s=settled_s, until_s=begun_s)]
-    during = [g for each in answers for g in each.gaps_s(after_s=begun_s, until_s=read_s)]
+    during = [g for each in answers for g in each.gaps_across_s(after_s=begun_s, until_s=read_s)]
     if not before or not during:
         raise LoadFailed("the streams ended before the long prompt was read")
     return {

@@ -62,6 +62,8 @@ def test_an_answer_is_read_from_its_pieces_and_its_end(dialect: Dialect, answer:
     )
     assert (read.first_s, read.last_s, read.decode_per_s) == (1.0, 3.0, 1.0)
     assert read.gaps_s(after_s=12.5) == [1.0]
+    assert read.gaps_across_s(after_s=12.5, until_s=12.6) == [1.0]
+    assert read.gaps_s(after_s=12.5, until_s=12.6) == []
 
 
 @pytest.mark.parametrize("dialect", [OllamaDialect(), LlamaServerDialect()])
