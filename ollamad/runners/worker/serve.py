@@ -63,8 +63,9 @@ EXIT_ENGINE_BROKE: Final = 70
 
 LAST_WORDS_PATIENCE_S: Final = 5.0
 """How long a runner that could not load its model tries to say so before it exits."""
-GARBAGE_OBJECTS: Final = 50_000
-"""New objects after which Python looks for garbage: a step makes a few dozen that it keeps."""
+GARBAGE_OBJECTS: Final = 5_000
+"""New objects after which Python looks for garbage: hundreds of steps, and few enough that what a
+refused request leaves behind (its error's traceback, and through it all it had) soon goes."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long one thread keeps the interpreter from another that wants it. Python's own 5 ms are a
 step's time: the engine must not wait that long after each batch."""
