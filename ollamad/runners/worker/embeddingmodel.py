@@ -19,7 +19,7 @@ from ollamad.runners.worker.abortflag import AbortFlag
 from ollamad.runners.worker.batch import Batch, DecodeOutcome, Part
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
-from ollamad.runners.worker.loading import FLASH_ATTENTION, KV_TYPES, load_model
+from ollamad.runners.worker.loading import context_params, load_model, make_context
 from ollamad.runners.worker.prefixtree import SequenceId
 from ollamad.runners.worker.tokens import tokens_of
 from ollamad.runners.worker.vocabulary import tokenize
@@ -117,25 +117,17 @@ class EmbeddingModel:
             ) from None
 
     def _open_context(self, plan: LoadPlan) -> Any:
-        params = llama.llama_context_default_params()
+        params = context_params(plan)
         params.n_ctx = max(self.n_ctx, self.n_batch)
         params.n_batch = params.n_ubatch = self.n_batch
         params.n_seq_max = self.n_seqs
-        params.kv_unified = True
-        params.n_threads = params.n_threads_batch = plan.n_threads
-        params.type_k = params.type_v = KV_TYPES[plan.kv_type]
-        params.flash_attn_type = FLASH_ATTENTION[plan.flash_attention]
         params.pooling_type = self.pooling
         params.embeddings = True
-        params.no_perf = True
-        context = llama.llama_init_from_model(self._model, params)
-        if not context:
-            raise EngineRefused(
-                FailureCode.OUT_OF_MEMORY,
-                f"no room for a context of {self.n_ctx} tokens in batches of {self.n_batch}, or it "
-                "cannot be made with these settings (see the log); try a smaller num_ctx",
-            )
-        return context
+        return make_context(
+            self._model,
+            params,
+            f"no room for a context of {self.n_ctx} tokens in batches of {self.n_batch}",
+        )
 
     def _added_tokens(self) -> tuple[int, int]:
         """Return how many special tokens the tokenizer puts before and behind a text."""

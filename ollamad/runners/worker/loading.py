@@ -14,9 +14,9 @@ from ollamad.runners.protocol import FailureCode, LoadPlan, RopeOverrides
 from ollamad.runners.worker.bindings import ggml, llama
 from ollamad.runners.worker.engine import EngineRefused
 
-KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
+_KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 """Numbers of ggml's types."""
-FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
+_FLASH_ATTENTION: Final = {"auto": -1, "off": 0, "on": 1}
 """Numbers of llama.cpp's choices."""
 _ROPE_SCALING: Final = {"none": 0, "linear": 1, "yarn": 2, "longrope": 3}
 _LOAD_MODES: Final = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
@@ -101,25 +101,38 @@ def _buffer_type(device: str) -> int:
 
 
 def open_context(model: Any, plan: LoadPlan, *, n_seq_max: int) -> Any:
-    """Return llama.cpp's context for *plan*. Raises EngineRefused."""
-    params = llama.llama_context_default_params()
+    """Return llama.cpp's context for generating by *plan*. Raises EngineRefused."""
+    params = context_params(plan)
     params.n_ctx = plan.n_ctx * plan.n_slots
     params.n_batch = plan.n_batch
     params.n_ubatch = min(plan.n_ubatch or plan.n_batch, plan.n_batch)
     params.n_seq_max = n_seq_max
-    params.kv_unified = True
     params.swa_full = plan.swa_full
+    return make_context(
+        model, params, f"no room for a context of {plan.n_slots} times {plan.n_ctx} tokens"
+    )
+
+
+def context_params(plan: LoadPlan) -> Any:
+    """Return what every context of *plan* has; its sizes are the caller's. Raises EngineRefused."""
+    params = llama.llama_context_default_params()
+    params.kv_unified = True
     params.n_threads = params.n_threads_batch = plan.n_threads
-    params.type_k = params.type_v = KV_TYPES[plan.kv_type]
-    params.flash_attn_type = FLASH_ATTENTION[plan.flash_attention]
+    params.type_k = params.type_v = _KV_TYPES[plan.kv_type]
+    params.flash_attn_type = _FLASH_ATTENTION[plan.flash_attention]
     params.no_perf = True
     _apply_rope(params, plan.rope)
+    return params
+
+
+def make_context(model: Any, params: Any, no_room: str) -> Any:
+    """Return the context, or raise EngineRefused, which begins with *no_room*."""
     context = llama.llama_init_from_model(model, params)
     if not context:
         raise EngineRefused(
             FailureCode.OUT_OF_MEMORY,
-            f"no room for a context of {plan.n_slots} times {plan.n_ctx} tokens, or it cannot "
-            "be made with these settings (see the log); try a smaller num_ctx",
+            f"{no_room}, or it cannot be made with these settings (see the log); "
+            "try a smaller num_ctx",
         )
     return context
 
