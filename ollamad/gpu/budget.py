@@ -52,6 +52,14 @@ class Budget:
         reserved = sum(account.reserved.values())
         return account.capacity_bytes - account.headroom_bytes - account.others_bytes - reserved
 
+    def free(self) -> dict[DeviceId, int]:
+        """Return what may be reserved now on each device."""
+        return {device: self.free_bytes(device) for device in self._accounts}
+
+    def ceilings(self) -> dict[DeviceId, int]:
+        """Return what could be free on each device if no runner of ours were there."""
+        return {device: self.ceiling_bytes(device) for device in self._accounts}
+
     def reserved_bytes(self, device: DeviceId) -> int:
         """Return what all our runners hold."""
         return sum(self._accounts[device].reserved.values())

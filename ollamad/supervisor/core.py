@@ -213,17 +213,14 @@ class Core:
 
     def _settle_without(self, ticket: Ticket, now: float, *, may_start: bool) -> bool:
         """Cases 7 to 10: the model has no runner."""
-        choice = None
-        for plan, demand in plans(ticket.subject, ticket.options, self.defaults):
-            choice = (plan, demand, place(demand))
-            if self.budget.could_fit(choice[2].amounts):
-                break
-        else:
-            assert choice is not None  # noqa: S101 - there is always a first plan
-            text = explain_misfit(choice[1], self.budget)
+        ceilings = self.budget.ceilings()
+        choices = plans(ticket.subject, ticket.options, self.defaults)
+        placed = [(plan, demand, place(demand, ceilings)) for plan, demand in choices]
+        plan, demand, placement = next((one for one in placed if one[2] is not None), placed[-1])
+        if placement is None:
+            text = explain_misfit(demand, self.budget)
             self._refuse(ticket, DoesNotFit(f"{ticket.subject.name} {text}"))
             return False
-        plan, demand, placement = choice
         if not may_start or self.roster.in_state(*COMING):
             return False
         if not self._has_place(ticket, now):

@@ -8,6 +8,7 @@ from typing import NewType
 from ollamad.errors import OllamadError
 from ollamad.gpu.devices import DeviceReading
 from ollamad.modelinfo import GgufFacts, WeightsId
+from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import MemoryUse
 
@@ -27,6 +28,7 @@ class Subject:
     model_path: str
     adapter_paths: tuple[str, ...] = ()
     facts: GgufFacts
+    policy: ModelPolicy = NO_POLICY
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,9 @@ DEMAND = MemoryDemand(
 
 
 def test_everything_goes_to_main_memory() -> None:
-    placement = place(DEMAND)
+    placement = place(DEMAND, {HOST: DEMAND.total_bytes})
+
+    assert placement is not None
 
     assert placement.amounts == {HOST: DEMAND.total_bytes}
     assert placement.n_gpu_layers == 0
@@ -41,3 +43,7 @@ def test_a_misfit_is_explained_with_its_numbers_and_what_to_do(said: str) -> Non
     budget.take_reading(DeviceReading(device=HOST, used_bytes=4 * GIB))
 
     assert said in explain_misfit(DEMAND, budget)
+
+
+def test_a_model_that_is_a_byte_too_large_goes_nowhere() -> None:
+    assert place(DEMAND, {HOST: DEMAND.total_bytes - 1}) is None
