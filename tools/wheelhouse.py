@@ -25,7 +25,7 @@ from typing import Final
 from tools import machine, wheeltidy
 from tools.console import Progress, Runner, ninja_fraction
 from tools.machine import SetupError
-from tools.patches import PATCHES, apply_patches
+from tools.patching import apply_patches, read_patches
 from tools.workshop import PACKAGE, Workshop, locked_version
 
 BUILD_TIMEOUT_S: Final = 2 * 3600.0
@@ -70,7 +70,7 @@ class WheelSpec:
     @property
     def key(self) -> str:
         """A folder name: readable in front, a digest of every part behind."""
-        parts = (FORMAT, WITHOUT_COMMON, PATCHES, *dataclasses.astuple(self))
+        parts = (FORMAT, WITHOUT_COMMON, read_patches(), *dataclasses.astuple(self))
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         return _NAME.sub("-", f"{PACKAGE}-{self.version}-{self.flavour}-{self.machine}-{digest}")
 
@@ -199,7 +199,7 @@ class Wheelhouse:
         workshop = Workshop(folder, self._requirements, self._runner, self._python)
         workshop.prepare_tools()
         source, work = workshop.source(spec.version), folder / "work"
-        apply_patches(source)
+        apply_patches(source, read_patches())
         shutil.rmtree(work, ignore_errors=True)
         self._runner.run(
             "building llama.cpp",
