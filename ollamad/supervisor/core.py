@@ -33,7 +33,7 @@ from ollamad.supervisor.commands import AssignThreads, Command, Grant, Refuse
 from ollamad.supervisor.compat import PlanDefaults, plans, serves
 from ollamad.supervisor.daemonstate import DaemonEvent, DaemonState
 from ollamad.supervisor.events import (
-    DevicesRead,
+    DevicesSeen,
     DrainAsked,
     Event,
     RequestArrived,
@@ -121,8 +121,8 @@ class Core:
             case DrainAsked():
                 self.state = daemonstate.advance(self.state, DaemonEvent.DRAIN_ASKED)
                 self.roster.unload_all()
-            case DevicesRead():
-                self.roster.read(event)
+            case DevicesSeen():
+                self.roster.see(event)
             case _:
                 self.roster.take(event, now)
 

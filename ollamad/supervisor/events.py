@@ -6,7 +6,7 @@ import dataclasses
 from typing import NewType
 
 from ollamad.errors import OllamadError
-from ollamad.gpu.devices import DeviceReading
+from ollamad.gpu.devices import SeenDevice
 from ollamad.modelinfo import GgufFacts, WeightsId
 from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
@@ -116,10 +116,10 @@ class MemoryReturned:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class DevicesRead:
-    """Memory was read."""
+class DevicesSeen:
+    """All devices that there are now, main memory included. A GPU that is missing is lost."""
 
-    readings: tuple[DeviceReading, ...]
+    devices: tuple[SeenDevice, ...]
 
 
 Event = (
@@ -134,5 +134,5 @@ Event = (
     | RunnerStalled
     | RunnerExited
     | MemoryReturned
-    | DevicesRead
+    | DevicesSeen
 )

@@ -16,7 +16,7 @@ from ollamad.config import SchedulingConfig
 from ollamad.errors import CoolingDown, LoadFailed, LoadTimedOut, OllamadError, RunnerCrashed
 from ollamad.errors import RunnerStalled as RunnerStalledError
 from ollamad.gpu.budget import Budget
-from ollamad.gpu.devices import HOST
+from ollamad.gpu.devices import HOST, USABLE, DeviceReading
 from ollamad.gpu.estimate import MemoryDemand
 from ollamad.gpu.placement import Placement
 from ollamad.modelinfo import WeightsId
@@ -24,7 +24,7 @@ from ollamad.runners.protocol import LoadPlan
 from ollamad.runners.states import RunnerEvent, RunnerState
 from ollamad.supervisor.commands import Command, Note, StartRunner, StopRunner
 from ollamad.supervisor.events import (
-    DevicesRead,
+    DevicesSeen,
     MemoryReturned,
     RunnerExited,
     RunnerHello,
@@ -104,13 +104,27 @@ class Roster:
 
     # What happens
 
-    def read(self, event: DevicesRead) -> None:
-        """Learn what others use, unless a runner of ours comes or goes.
+    def see(self, event: DevicesSeen) -> None:
+        """Learn which devices there are, and what others use of each that is at rest.
 
-        Then what it uses cannot be told from what others use.
+        While a runner of ours comes or goes on a device, what it uses cannot be told from what
+        others use.
         """
-        if all(r.state is RunnerState.READY for r in self.residents.values()):
-            for reading in event.readings:
+        seen = {device.facts.device for device in event.devices}
+        for device in self.budget.devices:
+            if device not in seen:
+                self.budget.lose(device)
+        moving = {
+            device
+            for resident in self.residents.values()
+            if resident.state is not RunnerState.READY
+            for device in resident.placement.amounts
+        }
+        for one in event.devices:
+            device = one.facts.device
+            self.budget.see(one.facts, is_usable=one.health in USABLE)
+            if device not in moving:
+                reading = DeviceReading(device=device, used_bytes=one.used_bytes)
                 self.budget.take_reading(reading)
 
     def take(self, event: OfRunner, now: float) -> None:
