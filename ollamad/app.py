@@ -214,10 +214,22 @@ class Daemon:
         return SeenDevice(facts=self._memory.facts(), used_bytes=max(used_bytes, 0))
 
     async def _feed_watchdog(self) -> None:
+        """Tell the service manager that the daemon is alive, while its kernel shows that it is.
+
+        A process that runs but no longer decides anything is as dead as one that does not.
+        """
         period_s = self._notifier.watchdog_period_s
         while period_s is not None:
-            self._notifier.watchdog()
-            await trio.sleep(period_s)
+            until = trio.current_time() + period_s
+            why = "the kernel gives no sign"
+            with trio.move_on_at(until):
+                await self._supervisor.give_sign()
+                why = self._supervisor.health(trio.current_time()).why
+            if why:
+                log.error("the watchdog is not fed", reason=why)
+            else:
+                self._notifier.watchdog()
+            await trio.sleep_until(until)
 
     # Stop
 

@@ -85,6 +85,14 @@ class Budget:
         """Return what all our runners hold."""
         return sum(self._accounts[device].reserved.values())
 
+    def capacity_bytes(self, device: DeviceId) -> int:
+        """Return all that may ever be planned with, headroom included; 0 if it is not usable."""
+        return self._accounts[device].capacity_bytes
+
+    def headroom_bytes(self, device: DeviceId) -> int:
+        """Return what is never planned with."""
+        return self._accounts[device].headroom_bytes
+
     def others_bytes(self, device: DeviceId) -> int:
         """Return what others were last seen to use."""
         return self._accounts[device].others_bytes
