@@ -116,11 +116,13 @@ class Core:
         self._now = now
         if event is not None:
             self._apply(event, now)
-        self.roster.expire(now)
+        self.roster.end_patience(now)
         if self.state is not DaemonState.SERVING:
             self.steering.clear(now)
         self._bring_back(now)
         self._settle(now)
+        # After settling: one that is not to stay is used first by those who waited for it.
+        self.roster.expire(now)
         if isinstance(event, RequestArrived):
             self._note_queued(event.ticket)
         self._share_cores()
@@ -138,8 +140,9 @@ class Core:
         """Return what should have been done by *now* and was not; empty if all is well."""
         if (late_s := now - self.next_deadline()) > OVERDUE_S:
             return f"a deadline passed {late_s:.0f} s ago"
-        at = self.situation(now)
-        for ticket in self.line.in_turn(now, self.scheduling.ageing_s):
+        # Asked as of the last event: what has become possible since has a deadline of its own.
+        at = self.situation(self._now)
+        for ticket in self.line.in_turn(self._now, self.scheduling.ageing_s):
             decision = decide(ticket, at, math.inf)
             is_possible = decision.verdict in {Verdict.GRANT, Verdict.START}
             if is_possible and now - ticket.arrived_at > OVERDUE_S:
