@@ -87,7 +87,10 @@ class Daemon:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
                 nursery.start_soon(self._read_memory)
-                nursery.start_soon(self._feed_watchdog)
+                if (period_s := self._notifier.watchdog_period_s) is not None:
+                    nursery.start_soon(
+                        feed_watchdog, self._supervisor, self._notifier.watchdog, period_s
+                    )
                 await nursery.start(self._loop.run)
                 await nursery.start(self._serve, self.listener)
                 self._notifier.ready()
@@ -213,24 +216,6 @@ class Daemon:
         used_bytes = self._memory.reading().used_bytes - self._launcher.held_bytes
         return SeenDevice(facts=self._memory.facts(), used_bytes=max(used_bytes, 0))
 
-    async def _feed_watchdog(self) -> None:
-        """Tell the service manager that the daemon is alive, while its kernel shows that it is.
-
-        A process that runs but no longer decides anything is as dead as one that does not.
-        """
-        period_s = self._notifier.watchdog_period_s
-        while period_s is not None:
-            until = trio.current_time() + period_s
-            why = "the kernel gives no sign"
-            with trio.move_on_at(until):
-                await self._supervisor.give_sign()
-                why = self._supervisor.health(trio.current_time()).why
-            if why:
-                log.error("the watchdog is not fed", reason=why)
-            else:
-                self._notifier.watchdog()
-            await trio.sleep_until(until)
-
     # Stop
 
     async def _stop(self) -> None:
@@ -242,6 +227,24 @@ class Daemon:
             await self._connections_over.wait()
         with trio.move_on_after(STOP_EXTRA_S):
             await self._supervisor.drain()
+
+
+async def feed_watchdog(supervisor: Supervisor, feed: Callable[[], None], period_s: float) -> None:
+    """Call *feed* every *period_s*, as long as the kernel shows that it does its work.
+
+    A process that runs but no longer decides anything is as dead as one that does not.
+    """
+    while True:
+        until = trio.current_time() + period_s
+        why = "the kernel gives no sign"
+        with trio.move_on_at(until):
+            await supervisor.give_sign()
+            why = supervisor.health(trio.current_time()).why
+        if why:
+            log.error("the watchdog is not fed", reason=why)
+        else:
+            feed()
+        await trio.sleep_until(until)
 
 
 def run(loaded: LoadedConfig, read_config: ReadConfig) -> None:

@@ -260,27 +260,40 @@ class Core:
     def _settle(self, now: float) -> None:
         """Answer every waiting ticket that can be answered, whose turn it is first.
 
-        What a ticket waits for is kept from those after it. Tickets of one wish are answered
-        alike, so the first that must wait speaks for the others.
+        1. Seats of runners that are ready are taken first: a model must not be evicted for one
+           request while another one only has to sit down.
+        2. What a ticket waits for is kept from those after it. Tickets of one wish are answered
+           alike, so the first that must wait speaks for the others.
         """
         self._starves_at = math.inf
         if not self.line.n_waiting:
             return
+        in_turn = self.line.in_turn(now, self.scheduling.ageing_s)
+        at = self.situation(now)
+        for ticket in in_turn:
+            resident = self.roster.of(ticket.weights_id)
+            if resident is not None and resident.has_room:
+                decision = decide(ticket, at, math.inf)
+                if decision.verdict is Verdict.GRANT:
+                    self._carry_out(decision, ticket, now)
         starves_at: dict[Wish, float] = {}
         for ticket in self.line.waiting():
             starves_at.setdefault(ticket.wish, ticket.starves_at)
-        at = self.situation(now)
         decided: dict[Wish, Decision] = {}
-        for ticket in self.line.in_turn(now, self.scheduling.ageing_s):
+        for ticket in in_turn:
+            if ticket.state is not TicketState.WAITING:
+                continue
             wish = ticket.wish
-            if (decision := decided.get(wish)) is None:
-                decision = decide(ticket, at, starves_at[wish])
-                if decision.needs_room and starves_at[wish] > now:
-                    self._starves_at = min(self._starves_at, starves_at[wish])
-                self._carry_out(decision, ticket, now)
-                if decision.verdict not in {Verdict.GRANT, Verdict.REFUSE}:
-                    decided[wish] = decision
+            known = decided.get(wish)
+            decision = known or decide(ticket, at, starves_at[wish])
             ticket.waits_for = decision.why
+            if known is not None:
+                continue
+            if decision.needs_room and starves_at[wish] > now:
+                self._starves_at = min(self._starves_at, starves_at[wish])
+            self._carry_out(decision, ticket, now)
+            if decision.verdict is not Verdict.REFUSE:
+                decided[wish] = decision
 
     def _carry_out(self, decision: Decision, ticket: Ticket, now: float) -> None:
         match decision.verdict:

@@ -292,7 +292,7 @@ def test_fewer_slots_are_planned_where_all_do_not_fit() -> None:
     assert start.plan.n_slots == 2
 
 
-def test_unstated_options_do_not_reload() -> None:
+def test_an_option_that_is_not_stated_changes_nothing() -> None:
     core = a_core()
     core.handle(arrival(1, LLAMA, options=LoadOptions(n_ctx=2048, n_threads=1)), 0)
     load(core, R1, 1)
