@@ -76,6 +76,8 @@ GPU_BYTES: Final = 4 * GIB
 N_GPUS_MAX: Final = 3
 LADDER_S: Final = 8.0
 """How long a runner takes to die that was ordered to stop, at most: the stop ladder's patience."""
+ROUNDING_S: Final = 1e-6
+"""What sums of times may be off."""
 SCHEDULING: Final = SchedulingConfig(queue_length_max=8, models_loaded_max=4)
 PINNED_LEAVE_FOR: Final = (
     "an administrator",
@@ -213,7 +215,8 @@ class World:
         seats: set[TicketId] = set()
         for resident in core.residents.values():
             bound_s = bounds.get(resident.state, math.inf)
-            assert now - resident.since <= bound_s, f"{resident.state.value} for too long"
+            is_in_time = now - resident.since <= bound_s + ROUNDING_S
+            assert is_in_time, f"{resident.state.value} for too long"
             assert not resident.leases or resident.state not in COMING
             if resident.state in {*COMING, RunnerState.READY}:
                 assert all(map(core.roster.inventory.is_usable, resident.gpus)), "a bad device"
