@@ -101,7 +101,8 @@ class MonitorTimes:
     """The first pause after a failure; each further one is twice as long."""
     retry_max_s: float = 300.0
     give_up_s: float = 60.0
-    """How long GPUs whose driver does not answer are still counted on."""
+    """How long GPUs whose driver does not answer are still counted on; a question that is under
+    way then is still waited for."""
     event_wait_s: float = 5.0
     """How long one thread waits for events before it comes back to look around."""
     event_gap_s: float = 0.5
