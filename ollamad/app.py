@@ -17,7 +17,7 @@ from ollamad.config import SETTINGS, Config, changed_keys
 from ollamad.configfile import LoadedConfig
 from ollamad.errors import ConfigError, OllamadError, StartupError
 from ollamad.gpu.budget import Budget
-from ollamad.gpu.devices import HOST, DeviceReading
+from ollamad.gpu.devices import HOST, SeenDevice
 from ollamad.gpu.host import HostMemory, n_cores
 from ollamad.http.doors import Doors
 from ollamad.http.routes import build_app
@@ -32,7 +32,7 @@ from ollamad.runners.readahead import ReadAhead
 from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.compat import PlanDefaults
 from ollamad.supervisor.core import Core
-from ollamad.supervisor.events import DevicesRead
+from ollamad.supervisor.events import DevicesSeen
 from ollamad.supervisor.loop import Loop
 from ollamad.supervisor.service import Supervisor
 from ollamad.units import format_bytes
@@ -204,21 +204,32 @@ class Daemon:
 
     async def _read_memory(self) -> None:
         while True:
-            self._loop.post(DevicesRead((self._reading(),)))
+            self._loop.post(DevicesSeen((self._main_memory(),)))
             await trio.sleep(self._config.gpu.memory_period_s)
 
-    def _reading(self) -> DeviceReading:
+    def _main_memory(self) -> SeenDevice:
         # The spare is not somebody else's: it becomes a runner's process, and every plan has room
         # for one.
-        reading = self._memory.reading()
-        used_bytes = max(reading.used_bytes - self._launcher.held_bytes, 0)
-        return dataclasses.replace(reading, used_bytes=used_bytes)
+        used_bytes = self._memory.reading().used_bytes - self._launcher.held_bytes
+        return SeenDevice(facts=self._memory.facts(), used_bytes=max(used_bytes, 0))
 
     async def _feed_watchdog(self) -> None:
+        """Tell the service manager that the daemon is alive, while its kernel shows that it is.
+
+        A process that runs but no longer decides anything is as dead as one that does not.
+        """
         period_s = self._notifier.watchdog_period_s
         while period_s is not None:
-            self._notifier.watchdog()
-            await trio.sleep(period_s)
+            until = trio.current_time() + period_s
+            why = "the kernel gives no sign"
+            with trio.move_on_at(until):
+                await self._supervisor.give_sign()
+                why = self._supervisor.health(trio.current_time()).why
+            if why:
+                log.error("the watchdog is not fed", reason=why)
+            else:
+                self._notifier.watchdog()
+            await trio.sleep_until(until)
 
     # Stop
 

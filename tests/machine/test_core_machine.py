@@ -10,14 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ollamad.config import RunnerConfig, SchedulingConfig
 from ollamad.errors import LoadFailed
-from ollamad.gpu.devices import HOST, DeviceReading
+from ollamad.gpu.devices import HOST
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import MemoryUse
 from ollamad.runners.states import RunnerState
 from ollamad.supervisor.commands import Command, Grant, Refuse, StartRunner, StopRunner
 from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.events import (
-    DevicesRead,
     DrainAsked,
     Event,
     MemoryReturned,
@@ -33,7 +32,7 @@ from ollamad.supervisor.events import (
     UnloadAsked,
 )
 from ollamad.units import GIB, MIB
-from tests.values import a_core, a_subject, arrival
+from tests.values import a_core, a_reading, a_subject, arrival
 
 SUBJECTS = [
     a_subject(name="small", weights_bytes=GIB // 2),
@@ -175,7 +174,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(used_bytes=st.integers(0, GIB))
     def read_devices(self, used_bytes: int) -> None:
-        self.send(DevicesRead((DeviceReading(device=HOST, used_bytes=used_bytes),)))
+        self.send(a_reading(used_bytes, memory_bytes=MEMORY_BYTES))
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 31.0, 301.0]))
     def time_passes(self, seconds: float) -> None:
