@@ -29,7 +29,8 @@ from ollamad.gpu.probe import (
 )
 from ollamad.units import GIB
 from tests.fakes.gpus import FakeGpu, FakeGpus, FakeInstance, GpuWorld
-from tests.fakes.nvml.library import VARIABLE, Steering, forget_library, loaded_here
+from tests.fakes.nvml.library import forget_library, loaded_here
+from tests.fakes.nvml.steering import VARIABLE, Steering
 
 WAIT_S = 0.05
 
