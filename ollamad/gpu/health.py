@@ -257,16 +257,19 @@ class HealthBook:
         return news
 
     def reset(self, device: DeviceId, now: float) -> list[HealthNews]:
-        """Trust a device again at once, because somebody vouches for it.
+        """Trust a device again at once, because somebody vouches for it. Unknown: no news.
 
-        A device that is still lost is not healed by this: the next reading misses it again.
+        With it go the GPU that it is a part of, or its own parts. A device that is still lost is
+        not healed by this: the next reading misses it again.
         """
-        entry = self._entry(device, now)
-        before = entry.health
-        entry.lost_in = None
-        entry.n_faults = 0
-        self._advance(entry, E.RESET, "", now)
-        return [HealthNews(device=device, before=before, after=entry.health, why="it was reset")]
+        entry = self._entries.get(device)
+        if entry is None:
+            return []
+        news = [self._reset(device, entry, now)]
+        for other, kin in self._entries.items():
+            if other == entry.parent or kin.parent == device:
+                news.append(self._reset(other, kin, now))
+        return news
 
     # Steps
 
@@ -307,6 +310,13 @@ class HealthBook:
             return []
         why = entry.why or "nothing happened for long enough"
         return [HealthNews(device=device, before=before, after=entry.health, why=why)]
+
+    def _reset(self, device: DeviceId, entry: _Entry, now: float) -> HealthNews:
+        before = entry.health
+        entry.lost_in = None
+        entry.n_faults = 0
+        self._advance(entry, E.RESET, "", now)
+        return HealthNews(device=device, before=before, after=entry.health, why="it was reset")
 
     def _recovery_s(self, entry: _Entry) -> float:
         factor = min(2.0 ** (entry.n_faults - 1), RELAPSE_FACTOR_MAX)

@@ -93,6 +93,10 @@ class MonitorTimes:
 
     period_s: float = 2.0
     """From one reading to the next while there are GPUs."""
+    lively_period_s: float = 0.25
+    """The same while memory is expected back."""
+    lively_s: float = 5.0
+    """How long after a runner's end that is: drivers free memory a while after it."""
     absent_period_s: float = 30.0
     """The same while there are none. The idle daemon's wake-ups are counted."""
     answer_s: float = 15.0
@@ -163,6 +167,7 @@ class GpuMonitor:
         self._retry = _GrowingPause(self._times.retry_s, self._times.retry_max_s)
         self._rediscover = _GrowingPause(self._times.rediscover_s, self._times.rediscover_max_s)
         self._rediscover_at = 0.0
+        self._lively_until = 0.0
         self._woken = trio.Event()
         self._has_events = trio.Event()
 
@@ -189,11 +194,20 @@ class GpuMonitor:
 
     # Orders
 
-    def reset(self, device: DeviceId) -> None:
-        """Trust a device again at once, and have it looked at anew."""
-        self._report(self._book.reset(device, trio.current_time()))
+    def reset(self, device: DeviceId) -> bool:
+        """Trust a device again at once, and have it looked at anew. False if it is unknown."""
+        news = self._book.reset(device, trio.current_time())
+        if not news:
+            return False
+        self._report(news)
         self._publish()
         self._needs_session = True
+        self.look_again()
+        return True
+
+    def expect_change(self) -> None:
+        """Read often for a while: a runner has ended, and its memory is waited for."""
+        self._lively_until = trio.current_time() + self._times.lively_s
         self.look_again()
 
     def look_again(self) -> None:
@@ -268,7 +282,10 @@ class GpuMonitor:
         if reading.has_events:
             self._has_events.set()
         self._publish()
-        return self._times.period_s if reading.gpus or reading.lost else self._times.absent_period_s
+        if not reading.gpus and not reading.lost:
+            return self._times.absent_period_s
+        is_lively = now < self._lively_until
+        return self._times.lively_period_s if is_lively else self._times.period_s
 
     def _go_without(self, state: DriverState, why: str) -> float:
         """There are no GPUs for now, and what comes later starts with a new session."""

@@ -162,10 +162,11 @@ class _Session:
         for index in range(min(pynvml.nvmlDeviceGetCount(), GPUS_MAX)):
             try:
                 gpus += self._read_gpu(index)
-            except pynvml.NVMLError as exc:
-                if exc.value in _SESSION_OVER:
+            except (pynvml.NVMLError, UnicodeDecodeError) as exc:
+                code = getattr(exc, "value", None)
+                if code in _SESSION_OVER:
                     raise
-                why = _LOST.get(exc.value, f"it cannot be read: {exc}")
+                why = _LOST.get(code, f"it cannot be read: {exc}")
                 lost.append(LostGpu(index=index, device=self._by_index.get(index), why=why))
         return GpuReading(
             driver=self._driver,
@@ -273,6 +274,8 @@ def _maybe(function: Any, *args: Any) -> Any:
     except pynvml.NVMLError as exc:
         if exc.value in _LOST or exc.value in _SESSION_OVER:
             raise
+        return None
+    except UnicodeDecodeError:  # pynvml reads every text as UTF-8.
         return None
 
 
@@ -410,7 +413,7 @@ def _translated() -> Iterator[None]:
             "the NVIDIA driver and its library are of different versions, as after an upgrade: "
             "load the new driver, or restart the machine"
         ) from exc
-    except pynvml.NVMLError as exc:
+    except (pynvml.NVMLError, UnicodeDecodeError) as exc:
         raise ProbeFailed(f"the NVIDIA driver answers: {exc}") from exc
 
 

@@ -228,6 +228,17 @@ def test_a_driver_that_hangs_costs_a_thread_and_not_the_loop(watcher: Watcher, c
     assert line["stood_still_s"] < STANDSTILL_MAX_S
 
 
+def test_a_driver_that_is_slow_is_not_taken_for_hung(watcher: Watcher) -> None:
+    watcher.world.gpus[0].used_bytes = 2 * GIB
+    watcher.show("lag call=nvmlDeviceGetMemoryInfo ms=50")
+    watcher.start()
+
+    line = watcher.wait_for(lambda line: line["used"].get("GPU-a") == 2 * GIB)
+
+    assert line["n_hung"] == 0
+    assert line["stood_still_s"] < STANDSTILL_MAX_S
+
+
 def test_a_library_that_was_upgraded_under_us_is_loaded_anew(bare_watcher: Watcher) -> None:
     build(bare_watcher.libraries, "1.0")
     bare_watcher.world.nvml_version = "1.0"
@@ -344,6 +355,16 @@ def test_a_gpu_that_fails_altogether_is_told_as_lost_with_the_drivers_words(
 
     assert reading.gpus == ()
     assert "Unknown Error" in reading.lost[0].why
+
+
+def test_a_name_that_is_no_text_costs_only_the_name(steering: Steering) -> None:
+    steering.show(GpuWorld(gpus=[FakeGpu("GPU-a")]))
+    garbled = steering.path.read_bytes().replace(b"NVIDIA_H100", b"\xff\xfe")
+    steering.path.write_bytes(garbled)
+
+    reading = NvmlProbe().read(anew=False)
+
+    assert reading.gpus[0].facts.name == "GPU"
 
 
 def test_a_driver_that_tells_no_number_of_gpus_fails(steering: Steering) -> None:

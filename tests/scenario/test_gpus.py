@@ -50,12 +50,15 @@ class Bench:
         self._heard.set()
         self._heard = trio.Event()
 
-    async def until(self, is_so: Callable[[], bool]) -> float:
+    async def until(self, is_so: Callable[[], object]) -> float:
         """Wait for a fact, and return how long that took."""
         began = trio.current_time()
         while not is_so():
             await self._heard.wait()
         return trio.current_time() - began
+
+    def state(self) -> DriverState:
+        return self.monitor.status.state
 
     def names(self) -> list[str]:
         return [device.facts.device for device in self.monitor.devices()]
@@ -103,7 +106,7 @@ def two_gpus() -> tuple[FakeGpu, FakeGpu]:
 async def test_gpu_absent_at_boot_is_found_later(autojump_clock: trio.abc.Clock) -> None:
     async with a_bench(*two_gpus(), has_signs=False) as bench:
         assert bench.names() == []
-        assert bench.monitor.status.state is DriverState.ABSENT
+        assert bench.state() is DriverState.ABSENT
         await trio.sleep(3600)
         assert bench.gpus.n_readings == 0  # Not even the library was loaded.
 
@@ -112,7 +115,7 @@ async def test_gpu_absent_at_boot_is_found_later(autojump_clock: trio.abc.Clock)
 
         assert bench.names() == [A, B]
         assert waited_s <= TIMES.absent_period_s
-        assert bench.monitor.status.state is DriverState.FOUND
+        assert bench.state() is DriverState.FOUND
         assert bench.monitor.status.driver.driver_version == "570.86.10"
 
 
@@ -132,11 +135,11 @@ async def test_a_driver_that_is_unloaded_and_loaded_again_starts_anew(
         bench.world.is_loaded = False
         waited_s = await bench.until(lambda: not bench.names())
         assert waited_s <= TIMES.period_s
-        assert bench.monitor.status.state is DriverState.ABSENT
+        assert bench.state() is DriverState.ABSENT
 
         bench.world.is_loaded = True
         bench.world.driver_version = "580.1"
-        await bench.until(lambda: bool(bench.names()))
+        await bench.until(bench.names)
 
         # Nobody blames a GPU for its driver: it is as healthy as before.
         assert [device.health for device in bench.monitor.devices()] == [H.HEALTHY, H.HEALTHY]
@@ -151,11 +154,11 @@ async def test_a_driver_of_another_version_is_said_and_tried_again(
         await bench.until(lambda: not bench.names())
         bench.world.is_loaded = True
         bench.world.nvml_version = "1.2.3"
-        await bench.until(lambda: bench.monitor.status.state is DriverState.MISMATCHED)
+        await bench.until(lambda: bench.state() is DriverState.MISMATCHED)
         assert "different versions" in bench.monitor.status.why
 
         bench.world.nvml_version = GpuWorld().nvml_version
-        await bench.until(lambda: bool(bench.names()))
+        await bench.until(bench.names)
 
 
 async def test_resume_reprobes_gpu(autojump_clock: trio.abc.Clock) -> None:
@@ -239,10 +242,31 @@ async def test_a_reset_brings_a_gpu_back_at_once(autojump_clock: trio.abc.Clock)
         bench.xid(48)
         await bench.until(lambda: bench.health(A) is H.QUARANTINED)
 
-        bench.monitor.reset(A)
+        assert bench.monitor.reset(A)
 
         assert bench.health(A) is H.HEALTHY
         assert bench.seen[-1][1] == bench.monitor.devices()
+
+
+async def test_nobody_can_reset_a_gpu_that_was_never_there(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with a_bench(*two_gpus()) as bench:
+        assert not bench.monitor.reset(DeviceId("GPU-c"))
+        assert DeviceId("GPU-c") not in bench.monitor.records()
+
+
+async def test_memory_that_is_expected_back_is_looked_for_often_for_a_while(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with a_bench(*two_gpus()) as bench:
+        bench.monitor.expect_change()
+        await trio.sleep(TIMES.lively_s)
+        n_lively = len(bench.seen)
+        await trio.sleep(TIMES.lively_s * 2)
+
+        assert n_lively >= TIMES.lively_s / TIMES.lively_period_s
+        assert len(bench.seen) - n_lively <= 2 * TIMES.lively_s / TIMES.period_s + 1
 
 
 async def test_mig_instances_are_separate_devices(autojump_clock: trio.abc.Clock) -> None:
@@ -274,7 +298,7 @@ async def test_a_driver_that_hangs_leaves_the_gpus_suspect_and_then_nowhere(
     async with a_bench(*two_gpus()) as bench:
         bench.hang(on=True)
 
-        await bench.until(lambda: bench.monitor.status.state is DriverState.HUNG)
+        await bench.until(lambda: bench.state() is DriverState.HUNG)
         assert [device.health for device in bench.monitor.devices()] == [H.SUSPECT, H.SUSPECT]
         assert "hangs" in bench.monitor.devices()[0].why
         given_up_s = await bench.until(lambda: not bench.names())
@@ -283,7 +307,7 @@ async def test_a_driver_that_hangs_leaves_the_gpus_suspect_and_then_nowhere(
         await trio.sleep(3600)
         assert bench.monitor.status.n_hung <= 20
         bench.hang(on=False)
-        back_s = await bench.until(lambda: bool(bench.names()))
+        back_s = await bench.until(bench.names)
 
         assert back_s == 0  # The call that hung says so by returning.
         assert [device.health for device in bench.monitor.devices()] == [H.HEALTHY, H.HEALTHY]

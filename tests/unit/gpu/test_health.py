@@ -313,6 +313,26 @@ def test_a_contained_error_stays_within_its_instance() -> None:
     assert watched.health(second, parent=A) is H.HEALTHY
 
 
+def test_who_vouches_for_an_instance_vouches_for_its_gpu_and_the_other_way_round() -> None:
+    gpu, first, second = a_divided_gpu()
+    watched = Watched(gpu)
+
+    watched.xid(48, instance=first)
+    watched.book.reset(second, now=1)
+    assert watched.health(first, parent=A) is H.HEALTHY
+
+    watched.xid(94, instance=first)
+    watched.book.reset(A, now=2)
+    assert watched.health(first, parent=A) is H.HEALTHY
+
+
+def test_a_device_that_nobody_has_seen_is_not_entered_by_a_reset() -> None:
+    watched = Watched()
+
+    assert watched.book.reset(DeviceId("GPU-c"), now=1) == []
+    assert DeviceId("GPU-c") not in watched.book.records()
+
+
 def test_an_instance_that_is_taken_apart_is_nobodys_fault() -> None:
     gpu, first, _ = a_divided_gpu()
     watched = Watched(gpu)
