@@ -70,8 +70,6 @@ class Daemon:
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
         self._launcher = SpareLauncher(launcher or ProcessLauncher(), config.runner)
         read_ahead = ReadAhead(self._memory.available_bytes)
-        self._loop = Loop(core, self._launcher, config.runner, read_ahead.read)
-        self._supervisor = Supervisor(self._loop)
         self._gpus = GpuMonitor(
             _nvml_probe,
             times=MonitorTimes(
@@ -79,6 +77,10 @@ class Daemon:
             ),
             rules=HealthRules(recovery_s=config.gpu.recovery_s),
         )
+        self._loop = Loop(
+            core, self._launcher, config.runner, read_ahead.read, self._gpus.expect_change
+        )
+        self._supervisor = Supervisor(self._loop)
         self._stop_asked = trio.Event()
         self._connections_over = trio.Event()
         self.listener: socket.socket | None = None
@@ -96,7 +98,10 @@ class Daemon:
             await trio.to_thread.run_sync(self._prepare_store)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
-                nursery.start_soon(self._feed_watchdog)
+                if (period_s := self._notifier.watchdog_period_s) is not None:
+                    nursery.start_soon(
+                        feed_watchdog, self._supervisor, self._notifier.watchdog, period_s
+                    )
                 await nursery.start(self._loop.run)
                 nursery.start_soon(self._read_memory)
                 if self._config.gpu.enabled:
@@ -230,24 +235,6 @@ class Daemon:
         used_bytes = self._memory.reading().used_bytes - self._launcher.held_bytes
         return SeenDevice(facts=self._memory.facts(), used_bytes=max(used_bytes, 0))
 
-    async def _feed_watchdog(self) -> None:
-        """Tell the service manager that the daemon is alive, while its kernel shows that it is.
-
-        A process that runs but no longer decides anything is as dead as one that does not.
-        """
-        period_s = self._notifier.watchdog_period_s
-        while period_s is not None:
-            until = trio.current_time() + period_s
-            why = "the kernel gives no sign"
-            with trio.move_on_at(until):
-                await self._supervisor.give_sign()
-                why = self._supervisor.health(trio.current_time()).why
-            if why:
-                log.error("the watchdog is not fed", reason=why)
-            else:
-                self._notifier.watchdog()
-            await trio.sleep_until(until)
-
     # Stop
 
     async def _stop(self) -> None:
@@ -266,6 +253,24 @@ def _nvml_probe() -> GpuProbe:
     from ollamad.gpu.nvml import NvmlProbe  # noqa: PLC0415
 
     return NvmlProbe()
+
+
+async def feed_watchdog(supervisor: Supervisor, feed: Callable[[], None], period_s: float) -> None:
+    """Call *feed* every *period_s*, as long as the kernel shows that it does its work.
+
+    A process that runs but no longer decides anything is as dead as one that does not.
+    """
+    while True:
+        until = trio.current_time() + period_s
+        why = "the kernel gives no sign"
+        with trio.move_on_at(until):
+            await supervisor.give_sign()
+            why = supervisor.health(trio.current_time()).why
+        if why:
+            log.error("the watchdog is not fed", reason=why)
+        else:
+            feed()
+        await trio.sleep_until(until)
 
 
 def run(loaded: LoadedConfig, read_config: ReadConfig) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ollamad.config import SchedulingConfig
@@ -116,11 +116,13 @@ class Core:
         self._now = now
         if event is not None:
             self._apply(event, now)
-        self.roster.expire(now)
+        self.roster.end_patience(now)
         if self.state is not DaemonState.SERVING:
             self.steering.clear(now)
         self._bring_back(now)
         self._settle(now)
+        # After settling: one that is not to stay is used first by those who waited for it.
+        self.roster.expire(now)
         if isinstance(event, RequestArrived):
             self._note_queued(event.ticket)
         self._share_cores()
@@ -138,8 +140,9 @@ class Core:
         """Return what should have been done by *now* and was not; empty if all is well."""
         if (late_s := now - self.next_deadline()) > OVERDUE_S:
             return f"a deadline passed {late_s:.0f} s ago"
-        at = self.situation(now)
-        for ticket in self.line.in_turn(now, self.scheduling.ageing_s):
+        # Asked as of the last event: what has become possible since has a deadline of its own.
+        at = self.situation(self._now)
+        for ticket in self.line.in_turn(self._now, self.scheduling.ageing_s):
             decision = decide(ticket, at, math.inf)
             is_possible = decision.verdict in {Verdict.GRANT, Verdict.START}
             if is_possible and now - ticket.arrived_at > OVERDUE_S:
@@ -257,27 +260,52 @@ class Core:
     def _settle(self, now: float) -> None:
         """Answer every waiting ticket that can be answered, whose turn it is first.
 
-        What a ticket waits for is kept from those after it. Tickets of one wish are answered
-        alike, so the first that must wait speaks for the others.
+        Seats of runners that are ready are taken first: a model must not be evicted for one request
+        while another one only has to sit down. Whoever is started or evicted then changes what the
+        others wait for, so they are asked again; each time there are fewer to start or evict.
         """
         self._starves_at = math.inf
         if not self.line.n_waiting:
             return
+        in_turn = self.line.in_turn(now, self.scheduling.ageing_s)
+        at = self.situation(now)
+        for ticket in in_turn:
+            resident = self.roster.of(ticket.weights_id)
+            if resident is not None and resident.has_room:
+                decision = decide(ticket, at, math.inf)
+                if decision.verdict is Verdict.GRANT:
+                    self._carry_out(decision, ticket, now)
+        while self._settle_once([t for t in in_turn if t.state is TicketState.WAITING], now):
+            pass
+
+    def _settle_once(self, in_turn: Sequence[Ticket], now: float) -> bool:
+        """Decide about each ticket. Return whether a runner was started or evicted.
+
+        What a ticket waits for is kept from those after it. Tickets of one wish are answered alike,
+        so the first that must wait speaks for the others.
+        """
+        self._starves_at = math.inf
         starves_at: dict[Wish, float] = {}
-        for ticket in self.line.waiting():
-            starves_at.setdefault(ticket.wish, ticket.starves_at)
+        for ticket in in_turn:
+            wish = ticket.wish
+            starves_at[wish] = min(ticket.starves_at, starves_at.get(wish, math.inf))
         at = self.situation(now)
         decided: dict[Wish, Decision] = {}
-        for ticket in self.line.in_turn(now, self.scheduling.ageing_s):
+        has_changed = False
+        for ticket in in_turn:
             wish = ticket.wish
-            if (decision := decided.get(wish)) is None:
-                decision = decide(ticket, at, starves_at[wish])
-                if decision.needs_room and starves_at[wish] > now:
-                    self._starves_at = min(self._starves_at, starves_at[wish])
-                self._carry_out(decision, ticket, now)
-                if decision.verdict not in {Verdict.GRANT, Verdict.REFUSE}:
-                    decided[wish] = decision
+            known = decided.get(wish)
+            decision = known or decide(ticket, at, starves_at[wish])
             ticket.waits_for = decision.why
+            if known is not None:
+                continue
+            if decision.needs_room and starves_at[wish] > now:
+                self._starves_at = min(self._starves_at, starves_at[wish])
+            self._carry_out(decision, ticket, now)
+            has_changed |= decision.verdict in {Verdict.START, Verdict.EVICT}
+            if decision.verdict is not Verdict.REFUSE:
+                decided[wish] = decision
+        return has_changed
 
     def _carry_out(self, decision: Decision, ticket: Ticket, now: float) -> None:
         match decision.verdict:

@@ -213,6 +213,7 @@ def _without_runner(ticket: Ticket, at: Situation, starves_at: float) -> Decisio
         return _wait(f"an earlier request for {name} with other load options", best)
     leaving = at.roster.in_state(LEAVING)
     if failures.is_retrying(ticket.weights_id) and not all(r.leases for r in leaving):
+        at.claim(ticket, best.placement)
         return _wait(f"{name} ran out of memory; others leave before it is tried again", best)
     return _make_room(ticket, best, leaving, at, starves_at)
 

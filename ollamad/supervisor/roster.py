@@ -254,14 +254,18 @@ class Roster:
 
     # Time
 
-    def expire(self, now: float) -> None:
-        """Do what is due at *now*: patience that has ended, runners idle for long enough."""
+    def end_patience(self, now: float) -> None:
+        """Do what is due at *now* with runners that have been in a state for too long."""
         for resident in list(self.residents.values()):
             if resident.deadline <= now:
                 self._timed_out(resident, now)
-            elif resident.expires_at <= now:
-                self.evict(resident, f"idle for {now - resident.idle_since:.0f} s", now)
         self.failures.forget_old(now)
+
+    def expire(self, now: float) -> None:
+        """Let go of runners that have been idle for long enough."""
+        for resident in list(self.residents.values()):
+            if resident.expires_at <= now:
+                self.evict(resident, f"idle for {now - resident.idle_since:.0f} s", now)
 
     def _timed_out(self, resident: Resident, now: float) -> None:
         name = resident.subject.name
