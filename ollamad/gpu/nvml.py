@@ -46,6 +46,8 @@ SESSIONS_MAX: Final = 8
 """How often the library is shut down before a new session: it counts how often it was opened."""
 
 _Handle = Any  # A pointer of ctypes; pynvml has no types.
+_Instances = dict[tuple[int | None, int | None], DeviceId]
+"""The MIG instances of a GPU, by NVIDIA's numbers of the GPU's part and the engines' part."""
 
 _ABSENT: Final = (
     pynvml.NVMLError_LibraryNotFound,
@@ -141,7 +143,7 @@ class _Session:
         self._facts: dict[DeviceId, DeviceFacts] = {}
         self._by_index: dict[int, DeviceId] = {}
         self._by_handle: dict[int | None, DeviceId] = {}
-        self._instances: dict[tuple[DeviceId, int], DeviceId] = {}
+        self._instances: dict[DeviceId, _Instances] = {}
         self._watched: set[DeviceId] = set()
         self._deaf: set[DeviceId] = set()
         """GPUs that tell no events."""
@@ -190,15 +192,18 @@ class _Session:
 
     def _read_instances(self, handle: _Handle, gpu: DeviceFacts) -> Iterator[ProbedGpu]:
         count = _maybe(pynvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0
+        found: _Instances = {}
         for number in range(min(count, INSTANCES_MAX)):
             instance = _maybe(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
-            if instance is None:  # Places that hold no instance.
+            uuid = _maybe(pynvml.nvmlDeviceGetUUID, instance) if instance is not None else None
+            if uuid is None:  # A place that holds no instance, or one that we may not see.
                 continue
-            device = DeviceId(pynvml.nvmlDeviceGetUUID(instance))
-            gpu_instance = _maybe(pynvml.nvmlDeviceGetGpuInstanceId, instance)
-            if gpu_instance is not None:
-                self._instances[gpu.device, gpu_instance] = device
-            yield self._read_device(instance, device, gpu.index, parent=gpu)
+            found[
+                _maybe(pynvml.nvmlDeviceGetGpuInstanceId, instance),
+                _maybe(pynvml.nvmlDeviceGetComputeInstanceId, instance),
+            ] = DeviceId(uuid)
+            yield self._read_device(instance, DeviceId(uuid), gpu.index, parent=gpu)
+        self._instances[gpu.device] = found
 
     def _read_device(
         self, handle: _Handle, device: DeviceId, index: int | None, parent: DeviceFacts | None
@@ -240,9 +245,19 @@ class _Session:
         return GpuEvent(
             kind=kind,
             device=device,
-            instance=self._instances.get((device, data.gpuInstanceId)),
+            instance=self._instance_of(device, data.gpuInstanceId, data.computeInstanceId),
             xid=data.eventData if kind is GpuEventKind.XID else 0,
         )
+
+    def _instance_of(self, gpu: DeviceId, gpu_part: int, compute_part: int) -> DeviceId | None:
+        """Return the MIG instance that an event names, if it names one alone.
+
+        An instance has a part of the GPU, and of that often all, sometimes a part of its engines.
+        """
+        instances = self._instances.get(gpu, {})
+        exact = instances.get((gpu_part, compute_part))
+        within = [device for (part, _), device in instances.items() if part == gpu_part]
+        return exact or (within[0] if len(within) == 1 else None)
 
     def _watch(self, handle: _Handle, device: DeviceId) -> None:
         """Have the events of a GPU reported, unless they are or it tells none."""
@@ -253,11 +268,11 @@ class _Session:
         try:
             if wanted:
                 pynvml.nvmlDeviceRegisterEvents(handle, wanted, self._events)
-                self._watched.add(device)
-            else:
-                self._deaf.add(device)
-        except pynvml.NVMLError_NotSupported:
-            self._deaf.add(device)
+        except pynvml.NVMLError as exc:
+            if exc.value in _LOST or exc.value in _SESSION_OVER:
+                raise
+            wanted = 0
+        (self._watched if wanted else self._deaf).add(device)
 
 
 # Fields

@@ -321,17 +321,21 @@ def test_events_are_told_with_their_gpu_and_number(machine: Machine) -> None:
 
 
 def test_an_event_names_its_instance(machine: Machine) -> None:
-    machine.world.gpus = [
-        FakeGpu("GPU-a", is_divided=True, instances=[FakeInstance("MIG-a", gi=7)])
+    instances = [
+        FakeInstance("MIG-a", gi=7),
+        FakeInstance("MIG-b", gi=8, ci=0),
+        FakeInstance("MIG-c", gi=8, ci=1),
     ]
+    machine.world.gpus = [FakeGpu("GPU-a", is_divided=True, instances=instances)]
     machine.read()
-    machine.world.xid(94, instance=0)
+    for number in range(3):
+        machine.world.xid(94, instance=number)
     machine.show()
 
-    [event] = machine.probe.wait(WAIT_S)
+    events = machine.probe.wait(WAIT_S)
 
-    assert event.device == DeviceId("GPU-a")
-    assert event.instance == DeviceId("MIG-a")
+    assert {event.device for event in events} == {"GPU-a"}
+    assert [event.instance for event in events] == ["MIG-a", "MIG-b", "MIG-c"]
 
 
 def test_a_machine_without_gpus_has_a_driver_that_says_so(machine: Machine) -> None:

@@ -44,7 +44,9 @@ class FakeInstance:
 
     uuid: str
     gi: int
-    """NVIDIA's number of it within its GPU."""
+    """NVIDIA's number of its part of the GPU."""
+    ci: int = 0
+    """And of its part of that part's engines."""
     name: str = "NVIDIA H100 MIG 1g.10gb"
     total_bytes: int = 10 * GIB
     used_bytes: int = 0

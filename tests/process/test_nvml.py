@@ -357,6 +357,33 @@ def test_a_gpu_that_fails_altogether_is_told_as_lost_with_the_drivers_words(
     assert "Unknown Error" in reading.lost[0].why
 
 
+@pytest.mark.parametrize("code", [3, 4, 999])
+def test_a_gpu_whose_events_may_not_be_watched_is_still_a_gpu(
+    steering: Steering, code: int
+) -> None:
+    reading = a_reading(steering, f"error call=nvmlDeviceRegisterEvents code={code}")
+
+    assert [gpu.facts.device for gpu in reading.gpus] == ["GPU-a"]
+    assert not reading.has_events
+
+
+@pytest.mark.parametrize(("ci", "named"), [("ci=9", None), ("", None), ("ci=1", "MIG-b")])
+def test_an_event_that_may_mean_several_instances_names_none(
+    steering: Steering, ci: str, named: str | None
+) -> None:
+    instances = [FakeInstance("MIG-a", gi=1, ci=0), FakeInstance("MIG-b", gi=1, ci=1)]
+    world = GpuWorld(gpus=[FakeGpu("GPU-a", is_divided=True, instances=instances)])
+    steering.show(world)
+    probe = NvmlProbe()
+    probe.read(anew=False)
+    steering.show(world, f"event seq=1 gpu=0 type=8 data=94 gi=1 {ci}")
+
+    [event] = probe.wait(0)
+
+    assert event.device == "GPU-a"
+    assert event.instance == named
+
+
 def test_a_name_that_is_no_text_costs_only_the_name(steering: Steering) -> None:
     steering.show(GpuWorld(gpus=[FakeGpu("GPU-a")]))
     garbled = steering.path.read_bytes().replace(b"NVIDIA_H100", b"\xff\xfe")

@@ -5,12 +5,12 @@
  *
  *   driver  version= nvml= cuda=           what the driver says of itself
  *   gpu     uuid= name= total= used= ...   one GPU; a field without a key is "not supported"
- *   mig     gpu= gi= uuid= name= total=    one MIG instance of the GPU with that index
+ *   mig     gpu= gi= ci= uuid= total= ...  one MIG instance of the GPU with that index
  *   process gpu= mig= pid= bytes= kind=    memory of a process; kind is compute or graphics
  *   error   call= gpu= code=               a call fails; `call=*` is every call about that GPU
  *   hang    call= gpu=                     a call does not return while this line is there
  *   lag     call= gpu= ms=                 a call takes so long
- *   event   seq= gpu= type= data= gi=      one event, told once to every event set
+ *   event   seq= gpu= type= data= gi= ci=  one event, told once to every event set
  *
  * In names, `_` stands for a space. Only what ollamad calls is there.
  */
@@ -373,6 +373,11 @@ int nvmlDeviceGetGpuInstanceId(device *d, uint *out) {
     return put_uint(d, "gi", out);
 }
 
+int nvmlDeviceGetComputeInstanceId(device *d, uint *out) {
+    BEGIN_ON(d);
+    return put_uint(d, "ci", out);
+}
+
 /* Events. */
 
 int nvmlEventSetCreate(event_set **out) {
@@ -414,7 +419,7 @@ int nvmlEventSetWait_v2(event_set *set, event_data *out, uint timeout_ms) {
             set->last_seq = seq;
             *out = (event_data){&gpus[number_of(l, "gpu", 0) % GPUS_MAX], number_of(l, "type", 0),
                                 number_of(l, "data", 0), (uint)number_of(l, "gi", (uint)-1),
-                                (uint)-1};
+                                (uint)number_of(l, "ci", (uint)-1)};
             return SUCCESS;
         }
         if (left_us <= 0) return TIMEOUT;

@@ -86,6 +86,7 @@ def _lines_of_gpu(index: int, gpu: FakeGpu) -> Iterator[str]:
             "mig",
             gpu=index,
             gi=instance.gi,
+            ci=instance.ci,
             uuid=instance.uuid,
             name=instance.name.replace(" ", "_"),
             total=instance.total_bytes,
@@ -98,8 +99,16 @@ def _lines_of_gpu(index: int, gpu: FakeGpu) -> Iterator[str]:
 
 
 def _event_line(seq: int, event: GpuEvent, world: GpuWorld, gpu: int) -> str:
-    gi = next((i.gi for i in world.gpus[gpu].instances if i.uuid == event.instance), None)
-    return _line("event", seq=seq, gpu=gpu, type=_EVENT_TYPES[event.kind], data=event.xid, gi=gi)
+    named = next((i for i in world.gpus[gpu].instances if i.uuid == event.instance), None)
+    return _line(
+        "event",
+        seq=seq,
+        gpu=gpu,
+        type=_EVENT_TYPES[event.kind],
+        data=event.xid,
+        gi=named.gi if named is not None else None,
+        ci=named.ci if named is not None else None,
+    )
 
 
 def _line(what: str, /, **fields: str | int | None) -> str:
