@@ -22,6 +22,7 @@ from ollamad.gpu.health import HealthRules
 from ollamad.gpu.host import HostMemory, n_cores
 from ollamad.gpu.monitor import GpuMonitor, MonitorTimes
 from ollamad.gpu.probe import GpuProbe
+from ollamad.gpu.visible import only_visible
 from ollamad.http.doors import Doors
 from ollamad.http.routes import build_app
 from ollamad.http.server import is_loopback, open_listener, serve_http
@@ -76,6 +77,7 @@ class Daemon:
                 period_s=config.gpu.memory_period_s, answer_s=config.gpu.answer_timeout_s
             ),
             rules=HealthRules(recovery_s=config.gpu.recovery_s),
+            is_ours=only_visible(config.gpu.visible),
         )
         self._loop = Loop(
             core, self._launcher, config.runner, read_ahead.read, self._gpus.expect_change

@@ -308,6 +308,14 @@ class GpuConfig:
         "Whether GPUs are looked for and used. They may come at any time: a driver that is loaded "
         "after the start is found within half a minute.",
     )
+    visible: str = setting(
+        kinds.TEXT,
+        "",
+        "The GPUs that may be used: UUIDs or their beginnings, or numbers as `nvidia-smi` shows "
+        "them, with commas between; `-1` is none. Empty means all. MIG instances have UUIDs of "
+        "their own, and the number of their GPU.",
+        env="CUDA_VISIBLE_DEVICES",
+    )
     answer_timeout_s: float = setting(
         kinds.SECONDS,
         20.0,

@@ -27,7 +27,7 @@ from typing import Final
 
 import trio
 
-from ollamad.gpu.devices import DeviceHealth, DeviceId, SeenDevice
+from ollamad.gpu.devices import DeviceFacts, DeviceHealth, DeviceId, SeenDevice
 from ollamad.gpu.hangproof import CallHung, Calls, ThreadCalls
 from ollamad.gpu.health import HealthBook, HealthNews, HealthRecord, HealthRules
 from ollamad.gpu.probe import (
@@ -144,15 +144,18 @@ class GpuMonitor:
         *,
         times: MonitorTimes | None = None,
         rules: HealthRules | None = None,
+        is_ours: Callable[[DeviceFacts], bool] = lambda _facts: True,
         is_driver_there: Callable[[], bool] = is_driver_there,
         suspend: SuspendWatch | None = None,
         calls: Calls | None = None,
     ) -> None:
         """*make_probe* is called when a driver is first there, in a thread: importing takes time
-        and memory that a machine without GPUs need not spend.
+        and memory that a machine without GPUs need not spend. What *is_ours* denies is watched,
+        but not among the devices.
         """
         self._make_probe = make_probe
         self._times = times or MonitorTimes()
+        self._is_ours = is_ours
         self._is_driver_there = is_driver_there
         self._suspend = suspend or SuspendWatch()
         self._calls: Calls = calls or ThreadCalls(self.look_again)
@@ -348,11 +351,12 @@ class GpuMonitor:
 
     def _publish(self) -> None:
         gpus = self._reading.gpus if self._reading is not None else ()
-        # A GPU in MIG mode takes no models itself, and one without known memory cannot be planned.
-        self._devices = tuple(
-            self._seen(gpu) for gpu in gpus if not gpu.is_divided and gpu.facts.capacity_bytes
-        )
+        self._devices = tuple(self._seen(gpu) for gpu in gpus if self._takes_models(gpu))
         self._on_seen(self._devices)
+
+    def _takes_models(self, gpu: ProbedGpu) -> bool:
+        # A GPU in MIG mode takes none itself, and one without known memory cannot be planned with.
+        return not gpu.is_divided and gpu.facts.capacity_bytes > 0 and self._is_ours(gpu.facts)
 
     def _seen(self, gpu: ProbedGpu) -> SeenDevice:
         facts = gpu.facts

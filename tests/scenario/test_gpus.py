@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import trio
 
-from ollamad.gpu.devices import DeviceHealth, DeviceId, SeenDevice
+from ollamad.gpu.devices import DeviceFacts, DeviceHealth, DeviceId, SeenDevice
 from ollamad.gpu.hangproof import CallHung
 from ollamad.gpu.monitor import DriverState, GpuMonitor, MonitorTimes
 from ollamad.gpu.probe import GpuReading
@@ -79,7 +79,11 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def a_bench(*gpus: FakeGpu, has_signs: bool = True) -> AsyncIterator[Bench]:
+async def a_bench(
+    *gpus: FakeGpu,
+    has_signs: bool = True,
+    is_ours: Callable[[DeviceFacts], bool] = lambda _facts: True,
+) -> AsyncIterator[Bench]:
     """Run a monitor over a machine with these GPUs, once it has looked for the first time."""
     kernel = Kernel(has_signs=has_signs)
     world = GpuWorld(gpus=list(gpus))
@@ -88,6 +92,7 @@ async def a_bench(*gpus: FakeGpu, has_signs: bool = True) -> AsyncIterator[Bench
     monitor = GpuMonitor(
         lambda: probe,
         calls=calls,
+        is_ours=is_ours,
         is_driver_there=lambda: kernel.has_signs,
         suspend=SuspendWatch(lambda: kernel.slept_s),
     )
@@ -375,6 +380,14 @@ async def test_a_gpu_that_does_not_tell_its_memory_takes_no_models(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     async with a_bench(FakeGpu(A, total_bytes=None), FakeGpu(B)) as bench:
+        assert bench.names() == [B]
+        assert A in bench.monitor.sensors()
+
+
+async def test_a_gpu_that_is_not_ours_is_watched_and_never_used(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with a_bench(*two_gpus(), is_ours=lambda facts: facts.device != A) as bench:
         assert bench.names() == [B]
         assert A in bench.monitor.sensors()
 
