@@ -428,6 +428,12 @@ def _translated() -> Iterator[None]:
             "the NVIDIA driver and its library are of different versions, as after an upgrade: "
             "load the new driver, or restart the machine"
         ) from exc
+    except pynvml.NVMLError_NoPermission as exc:
+        # A service's device rules are made from the drivers that are loaded when it starts.
+        raise ProbeFailed(
+            "the NVIDIA driver may not be asked: if it was loaded after the daemon was started as "
+            "a service, restart the service"
+        ) from exc
     except (pynvml.NVMLError, UnicodeDecodeError) as exc:
         raise ProbeFailed(f"the NVIDIA driver answers: {exc}") from exc
 

@@ -394,6 +394,11 @@ def test_a_name_that_is_no_text_costs_only_the_name(steering: Steering) -> None:
     assert reading.gpus[0].facts.name == "GPU"
 
 
+def test_a_driver_that_may_not_be_asked_says_what_helps(steering: Steering) -> None:
+    with pytest.raises(ProbeFailed, match="restart the service"):
+        a_reading(steering, "error call=nvmlInitWithFlags code=4")
+
+
 def test_a_driver_that_tells_no_number_of_gpus_fails(steering: Steering) -> None:
     with pytest.raises(ProbeFailed, match="Unknown Error"):
         a_reading(steering, "error call=nvmlDeviceGetCount_v2 code=999")
