@@ -18,7 +18,11 @@ from ollamad.configfile import LoadedConfig
 from ollamad.errors import ConfigError, OllamadError, StartupError
 from ollamad.gpu.budget import Budget
 from ollamad.gpu.devices import HOST, SeenDevice
+from ollamad.gpu.health import HealthRules
 from ollamad.gpu.host import HostMemory, n_cores
+from ollamad.gpu.monitor import GpuMonitor, MonitorTimes
+from ollamad.gpu.probe import GpuProbe
+from ollamad.gpu.visible import only_visible
 from ollamad.http.doors import Doors
 from ollamad.http.routes import build_app
 from ollamad.http.server import is_loopback, open_listener, serve_http
@@ -67,7 +71,17 @@ class Daemon:
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
         self._launcher = SpareLauncher(launcher or ProcessLauncher(), config.runner)
         read_ahead = ReadAhead(self._memory.available_bytes)
-        self._loop = Loop(core, self._launcher, config.runner, read_ahead.read)
+        self._gpus = GpuMonitor(
+            _nvml_probe,
+            times=MonitorTimes(
+                period_s=config.gpu.memory_period_s, answer_s=config.gpu.answer_timeout_s
+            ),
+            rules=HealthRules(recovery_s=config.gpu.recovery_s),
+            is_ours=only_visible(config.gpu.visible),
+        )
+        self._loop = Loop(
+            core, self._launcher, config.runner, read_ahead.read, self._gpus.expect_change
+        )
         self._supervisor = Supervisor(self._loop)
         self._stop_asked = trio.Event()
         self._connections_over = trio.Event()
@@ -76,7 +90,7 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until asked to stop. Tells its port when requests are answered.
 
-        Start: listen, look after the store, run the supervisor, serve.
+        Start: listen, look after the store, run the supervisor, look for GPUs, serve.
         Stop: take no new connections, let answers end within the drain timeout, stop the runners.
         Raises StartupError.
         """
@@ -86,12 +100,15 @@ class Daemon:
             await trio.to_thread.run_sync(self._prepare_store)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
-                nursery.start_soon(self._read_memory)
                 if (period_s := self._notifier.watchdog_period_s) is not None:
                     nursery.start_soon(
                         feed_watchdog, self._supervisor, self._notifier.watchdog, period_s
                     )
                 await nursery.start(self._loop.run)
+                nursery.start_soon(self._read_memory)
+                if self._config.gpu.enabled:
+                    # The first requests are to find them, however long the driver takes to answer.
+                    await nursery.start(self._gpus.run, self._see_devices)
                 await nursery.start(self._serve, self.listener)
                 self._notifier.ready()
                 nursery.start_soon(self._launcher.run)
@@ -103,6 +120,7 @@ class Daemon:
                     models=str(self._config.store.models_path),
                     memory=format_bytes(self._memory.facts().capacity_bytes),
                     cores=n_cores(),
+                    gpus=", ".join(gpu.facts.name for gpu in self._gpus.devices()) or "none",
                 )
                 task_status.started(port)
                 await self._stop_asked.wait()
@@ -207,8 +225,11 @@ class Daemon:
 
     async def _read_memory(self) -> None:
         while True:
-            self._loop.post(DevicesSeen((self._main_memory(),)))
+            self._see_devices(self._gpus.devices())
             await trio.sleep(self._config.gpu.memory_period_s)
+
+    def _see_devices(self, gpus: tuple[SeenDevice, ...]) -> None:
+        self._loop.post(DevicesSeen((self._main_memory(), *gpus)))
 
     def _main_memory(self) -> SeenDevice:
         # The spare is not somebody else's: it becomes a runner's process, and every plan has room
@@ -227,6 +248,13 @@ class Daemon:
             await self._connections_over.wait()
         with trio.move_on_after(STOP_EXTRA_S):
             await self._supervisor.drain()
+
+
+def _nvml_probe() -> GpuProbe:
+    # Imported where there is a driver: it takes 5 MiB that a machine without one need not spend.
+    from ollamad.gpu.nvml import NvmlProbe  # noqa: PLC0415
+
+    return NvmlProbe()
 
 
 async def feed_watchdog(supervisor: Supervisor, feed: Callable[[], None], period_s: float) -> None:

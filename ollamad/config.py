@@ -300,8 +300,38 @@ class RunnerConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GpuConfig:
-    """How much memory of the devices, and of the machine, may be planned with."""
+    """Which devices are used, and how much of their memory may be planned with."""
 
+    enabled: bool = setting(
+        kinds.SWITCH,
+        True,
+        "Whether GPUs are looked for and used. They may come at any time: a driver that is loaded "
+        "after the start is found within half a minute.",
+    )
+    visible: str = setting(
+        kinds.TEXT,
+        "",
+        "The GPUs that may be used: UUIDs or their beginnings, or numbers as `nvidia-smi` shows "
+        "them, with commas between; `-1` is none. Empty means all. MIG instances have UUIDs of "
+        "their own, and the number of their GPU.",
+        env="CUDA_VISIBLE_DEVICES",
+    )
+    answer_timeout_s: float = setting(
+        kinds.SECONDS,
+        20.0,
+        "How long the GPUs' driver may take to answer before it is taken for hung; the daemon "
+        "goes on meanwhile, and without GPUs if that lasts. The first answer initialises every "
+        "GPU, which takes seconds for each where the driver's persistence mode is off.",
+        minimum=0.1,
+        maximum=3600,
+    )
+    recovery_s: float = setting(
+        kinds.SECONDS,
+        300.0,
+        "How long a GPU that was faulty must look well before models are put on it again. Each "
+        "further fault within a day doubles it.",
+        maximum=86400,
+    )
     overhead_bytes: int = setting(
         kinds.BYTES,
         0,

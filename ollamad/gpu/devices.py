@@ -50,9 +50,16 @@ class DeviceFacts:
     """All of its memory that we could ever use."""
     kind: DeviceKind = DeviceKind.HOST
     index: int | None = None
-    """Its number as the driver's tools show it; `None` for main memory."""
+    """Its number as the driver's tools show it; a MIG instance has its GPU's. `None` for main
+    memory."""
     parent: DeviceId | None = None
     """The GPU that a MIG instance is a part of."""
+    pci_bus_id: str = ""
+    """Where it is plugged in, such as `00000000:17:00.0`; of a MIG instance, its GPU's."""
+    minor: int | None = None
+    """The number of its device node, `/dev/nvidia<minor>`; of a MIG instance, its GPU's."""
+    compute_capability: tuple[int, int] | None = None
+    """What CUDA code it runs, such as (9, 0)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -41,10 +41,13 @@ def name_of(process: psutil.Process) -> str:
 class DaemonProcess:
     """A started daemon: its address, its log, its children."""
 
+    module: ClassVar[str] = "ollamad"
+    """What is run."""
+
     def __init__(self, folder: Path, environ: Mapping[str, str], *arguments: str) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("OLLAMA")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ollamad", "serve", "--port", "0", *arguments],
+            [sys.executable, "-m", self.module, "serve", "--port", "0", *arguments],
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env={
