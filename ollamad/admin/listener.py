@@ -111,23 +111,22 @@ def _connect(probe: socket.socket, path: Path) -> int:
 
 @contextlib.contextmanager
 def _bound(path: Path, gid: int | None) -> Iterator[socket.socket]:
-    """Listen at a name of our own, then move that to *path*: nobody sees it half done."""
-    temporary = path.with_name(f".{os.getpid()}")
-    if max(len(os.fsencode(each)) for each in (path, temporary)) > PATH_BYTES_MAX:
+    """Listen at *path*. Nobody can connect before the file has its owner and mode.
+
+    Bound in place and not renamed there: the kernel shows a socket by the name it was bound to.
+    """
+    if len(os.fsencode(path)) > PATH_BYTES_MAX:
         raise StartupError(
             f"the path of the admin socket, {path}, is longer than {PATH_BYTES_MAX} bytes; {HINT}"
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
-            temporary.unlink(missing_ok=True)
-            listener.bind(os.fspath(temporary))
-            _give_to_group(temporary, gid)
-            temporary.chmod(SOCKET_MODE)
+            path.unlink(missing_ok=True)
+            listener.bind(os.fspath(path))
+            _give_to_group(path, gid)
+            path.chmod(SOCKET_MODE)
             listener.listen(BACKLOG)
-            temporary.rename(path)
         except OSError as exc:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise StartupError(
                 f"the admin socket {path} cannot be opened: {exc.strerror}; {HINT}"
             ) from exc
