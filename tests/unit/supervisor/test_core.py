@@ -12,17 +12,15 @@ from ollamad.errors import (
     Draining,
     LoadFailed,
     LoadTimedOut,
-    OllamadError,
     QueueFull,
 )
-from ollamad.gpu.devices import HOST, DeviceReading
+from ollamad.gpu.devices import HOST
 from ollamad.options import LoadOptions
 from ollamad.runners.states import RunnerState
 from ollamad.supervisor.commands import (
     AssignThreads,
     Command,
     Grant,
-    Note,
     Refuse,
     StartRunner,
     StopRunner,
@@ -30,7 +28,6 @@ from ollamad.supervisor.commands import (
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.events import (
-    DevicesRead,
     DrainAsked,
     MemoryReturned,
     RequestGone,
@@ -41,52 +38,24 @@ from ollamad.supervisor.events import (
     RunnerLoadFailed,
     RunnerProgress,
     RunnerStalled,
-    Subject,
     TicketId,
     UnloadAsked,
 )
 from ollamad.units import GIB
-from tests.values import a_core, a_subject, arrival, some_memory
-
-LLAMA = a_subject(name="llama:8b")
-QWEN = a_subject(name="qwen:8b")
-GEMMA = a_subject(name="gemma:27b", weights_bytes=3 * GIB)
-
-R1, R2, R3 = RunnerId(1), RunnerId(2), RunnerId(3)
-
-
-def orders(commands: list[Command]) -> list[Command]:
-    """What is done, without what is said about it."""
-    return [command for command in commands if not isinstance(command, Note)]
-
-
-def kinds(commands: list[Command]) -> list[type]:
-    return [type(command) for command in orders(commands)]
-
-
-def refusal(commands: list[Command]) -> OllamadError:
-    (refuse,) = (command for command in commands if isinstance(command, Refuse))
-    return refuse.error
-
-
-def load(core: Core, runner: RunnerId, now: float, subject: Subject = LLAMA) -> list[Command]:
-    core.handle(RunnerHello(runner), now)
-    memory = some_memory(weights_bytes=subject.facts.file_bytes)
-    return orders(core.handle(RunnerLoaded(runner, memory), now))
-
-
-def leave(core: Core, runner: RunnerId, now: float) -> list[Command]:
-    core.handle(RunnerExited(runner, "exit status 0"), now)
-    return orders(core.handle(MemoryReturned(runner), now))
-
-
-def resident_core(subject: Subject = LLAMA, **settings: object) -> Core:
-    """A core with one idle runner of *subject* since 1 s."""
-    core = a_core(**settings)  # type: ignore[arg-type]
-    core.handle(arrival(1, subject), 0)
-    load(core, R1, 1, subject)
-    core.handle(RequestGone(TicketId(1)), 1)
-    return core
+from tests.unit.supervisor.playing import (
+    GEMMA,
+    LLAMA,
+    QWEN,
+    R1,
+    R2,
+    kinds,
+    leave,
+    load,
+    orders,
+    refusal,
+    resident_core,
+)
+from tests.values import a_core, a_reading, a_subject, arrival, some_memory
 
 
 def test_the_first_request_starts_a_runner_and_is_granted_when_it_is_loaded() -> None:
@@ -255,7 +224,7 @@ def test_what_can_never_fit_is_refused_at_once_without_evicting_anyone() -> None
 
 def test_what_others_use_is_not_ours_to_plan_with() -> None:
     core = a_core(memory_bytes=4 * GIB)
-    core.handle(DevicesRead((DeviceReading(device=HOST, used_bytes=3 * GIB),)), 0)
+    core.handle(a_reading(3 * GIB, memory_bytes=4 * GIB), 0)
 
     refused = core.handle(arrival(1, GEMMA), 1)
 
@@ -267,7 +236,7 @@ def test_our_own_memory_is_not_counted_twice() -> None:
     core = resident_core(memory_bytes=4 * GIB)
     own_bytes = some_memory().anonymous_bytes
 
-    core.handle(DevicesRead((DeviceReading(device=HOST, used_bytes=own_bytes),)), 2)
+    core.handle(a_reading(own_bytes, memory_bytes=4 * GIB), 2)
 
     assert core.budget.others_bytes(HOST) == 0
 
@@ -276,7 +245,7 @@ def test_a_reading_taken_while_a_runner_loads_is_not_attributed() -> None:
     core = a_core()
     core.handle(arrival(1, LLAMA), 0)
 
-    core.handle(DevicesRead((DeviceReading(device=HOST, used_bytes=GIB),)), 1)
+    core.handle(a_reading(GIB), 1)
 
     assert core.budget.others_bytes(HOST) == 0
 
@@ -293,7 +262,7 @@ def test_fewer_slots_are_planned_where_all_do_not_fit() -> None:
     assert start.plan.n_slots == 2
 
 
-def test_unstated_options_do_not_reload() -> None:
+def test_an_option_that_is_not_stated_changes_nothing() -> None:
     core = a_core()
     core.handle(arrival(1, LLAMA, options=LoadOptions(n_ctx=2048, n_threads=1)), 0)
     load(core, R1, 1)
