@@ -172,7 +172,7 @@ def _devices_table() -> tuple[Table, Callable[[Device], list[Cell]]]:
 def _device_row(device: Device) -> list[Cell]:
     sensors = device.sensors
     known = sensors is not None
-    busy = f"{sensors.utilization:.0%}" if known and sensors.utilization is not None else UNKNOWN
+    busy = f"{sensors.utilisation:.0%}" if known and sensors.utilisation is not None else UNKNOWN
     heat = f"{sensors.temperature_c:.0f} C" if known and sensors.temperature_c else UNKNOWN
     label = device_label(device)
     name = device.name if device.name and device.name != label else ""

@@ -142,13 +142,17 @@ class Cooling(msgspec.Struct, frozen=True, kw_only=True):
 class Sensors(msgspec.Struct, frozen=True, kw_only=True):
     """What a GPU says of itself."""
 
-    utilization: float | None = None
-    """The share of the time in which it computed, 0 to 1."""
+    utilisation: float | None = None
+    """The part of the last moments in which it computed, 0 to 1."""
+    memory_utilisation: float | None = None
+    """The part of the last moments in which its memory was used, 0 to 1."""
     temperature_c: float | None = None
     power_w: float | None = None
     power_limit_w: float | None = None
-    clock_mhz: int | None = None
-    memory_clock_mhz: int | None = None
+    clock_sm_mhz: int | None = None
+    clock_memory_mhz: int | None = None
+    throttle: tuple[str, ...] = ()
+    """What holds its clocks down."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,11 +204,17 @@ class Runner(msgspec.Struct, frozen=True, kw_only=True):
 
     runner: int
     """Its number; never used twice."""
+    pid: int | None = None
+    """Its process; `None` before it is up."""
     model: str
     weights: str
     state: RunnerState
+    age_s: float
+    """Since it was started."""
     progress: float
     """How much of it is loaded, 0 to 1."""
+    failures: int = 0
+    """Of its model, as far as they still count."""
     held_bytes: int
     """Memory it holds, of all devices."""
     gpu_bytes: int

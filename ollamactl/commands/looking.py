@@ -122,8 +122,8 @@ def _device_row(device: Device) -> list[Cell]:
     sensors = device.sensors
     busy = temperature = power = UNKNOWN
     if sensors is not None:
-        if sensors.utilization is not None:
-            busy = f"{sensors.utilization:.0%}"
+        if sensors.utilisation is not None:
+            busy = f"{sensors.utilisation:.0%}"
         if sensors.temperature_c is not None:
             temperature = f"{sensors.temperature_c:.0f} C"
         if sensors.power_w is not None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
 import trio
 
 from ollamad.admin.connection import Connection
+from ollamad.admin.listener import own_listener
 from ollamad.admin.methods import Methods
-from ollamad.admin.peers import Peer, PeerReader, Rules
+from ollamad.admin.peers import Peer, PeerReader, Rules, read_rules
+from ollamad.config import AdminConfig
+from ollamad.inherited import inherited_listener
 from ollamad.log import get_logger
 from ollamad.supervisor.bulletin import Bulletin
 
@@ -20,7 +25,34 @@ CONNECTIONS_MAX: Final = 64
 CONNECTIONS_OF_USER_MAX: Final = 16
 """Connections of one user at once, so that one cannot take all."""
 
+LISTENER_NAME: Final = "admin"
+"""The name under which a service manager passes the socket."""
+
 log = get_logger(__name__)
+
+
+async def serve_admin(
+    methods: Methods,
+    bulletin: Bulletin,
+    config: AdminConfig,
+    environ: Mapping[str, str],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Open the admin socket, or take the one that was passed to us, and serve until cancelled.
+
+    Raises StartupError.
+    """
+    rules = await trio.to_thread.run_sync(read_rules, config.look_group, config.change_group)
+    door = AdminDoor(methods, bulletin, rules)
+    with contextlib.ExitStack() as stack:
+        listener = inherited_listener(LISTENER_NAME, environ)
+        if listener is not None:
+            stack.enter_context(listener)
+        else:
+            listener = stack.enter_context(own_listener(config.socket_path, rules.look_gid))
+        log.info("the admin socket is open", path=listener.getsockname())
+        await door.serve(listener, task_status=task_status)
 
 
 class AdminDoor:
@@ -38,8 +70,7 @@ class AdminDoor:
         self._peers = peers or PeerReader()
         self._n_open = 0
         self._n_of_user: Counter[int] = Counter()
-        self.rules = rules
-        """May be replaced; connections that are open keep theirs."""
+        self._rules = rules
 
     @property
     def n_connections(self) -> int:
@@ -91,7 +122,7 @@ class AdminDoor:
             return
         self._n_of_user[peer.uid] += 1
         try:
-            await Connection(stream, peer, self.rules, self._methods, self._bulletin).run()
+            await Connection(stream, peer, self._rules, self._methods, self._bulletin).run()
         finally:
             self._n_of_user[peer.uid] -= 1
             if not self._n_of_user[peer.uid]:

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import Final
 
 from ollamad import adminwire as wire
 from ollamad.admin.meter import TokenMeter
-from ollamad.admin.steering import CoolingView, DeviceView, Explanation, WaitingView
+from ollamad.admin.steering import LiveSensors
 from ollamad.gpu.devices import DeviceId
+from ollamad.gpu.estimate import MemoryDemand
 from ollamad.runners.protocol import EngineGauges
 from ollamad.supervisor.bulletin import Entry
-from ollamad.supervisor.views import ResidentView
+from ollamad.supervisor.commands import NoteKind
+from ollamad.supervisor.explanation import Explanation
+from ollamad.supervisor.views import CoolingView, DeviceView, ResidentView, WaitingView
 
 TEXT_CHARS_MAX: Final = 2000
 """Characters of one text in an answer, such as a crash's last words."""
 FIELDS_MAX: Final = 32
 """Fields of one event that are told."""
+DEMAND_PARTS: Final = (
+    "weights_bytes",
+    "kv_cache_bytes",
+    "compute_bytes",
+    "process_bytes",
+    "output_bytes",
+    "extra_bytes",
+)
+"""What `MemoryDemand.total_bytes` is the sum of, as far as a demand has it."""
 
 _LEVELS: Final = (
     (logging.ERROR, wire.Level.ERROR),
@@ -33,43 +45,24 @@ def level_of(number: int) -> wire.Level:
     return next((level for least, level in _LEVELS if number >= least), wire.Level.DEBUG)
 
 
-def device(view: DeviceView, sensors: wire.Sensors | None) -> wire.Device:
-    """Return a device and who holds it."""
-    facts = view.facts
-    return wire.Device(
-        device=facts.device,
-        kind=wire.DeviceKind(facts.kind.value),
-        name=facts.name,
-        index=facts.index,
-        parent=facts.parent,
-        health=wire.DeviceHealth(view.health.value),
-        why=_short(view.why),
-        capacity_bytes=view.capacity_bytes,
-        headroom_bytes=view.headroom_bytes,
-        others_bytes=view.others_bytes,
-        reserved_bytes=view.reserved_bytes,
-        free_bytes=view.free_bytes,
-        holders=tuple(
-            wire.Holder(model=name, held_bytes=n_bytes) for name, n_bytes in view.holders.items()
-        ),
-        sensors=sensors,
-    )
-
-
 def runner(view: ResidentView, now: float, meter: TokenMeter) -> wire.Runner:
     """Return a runner as it is at *now*."""
     expires_in_s = view.expires_at - now
     return wire.Runner(
         runner=view.runner,
+        pid=view.pid or None,
         model=view.name,
         weights=view.weights_id,
         state=wire.RunnerState(view.state.value),
+        age_s=_seconds(view.age_s),
         progress=round(view.progress, 4),
+        failures=view.n_failures,
         held_bytes=view.held_bytes,
         gpu_bytes=view.vram_bytes,
         n_ctx=view.n_ctx,
         n_slots=view.n_slots,
         requests=view.n_leases,
+        is_pinned=view.is_pinned,
         expires_in_s=_seconds(expires_in_s) if math.isfinite(expires_in_s) else None,
         tokens_per_s=round(meter.tokens_per_s(view.runner), 2),
         engine=_engine(view.gauges) if view.gauges is not None else None,
@@ -100,32 +93,39 @@ def cooling(view: CoolingView, now: float) -> wire.Cooling:
     )
 
 
-def explained(model: str, explanation: Explanation) -> wire.Explained:
-    """Return what would happen to a request for *model*."""
-    needed = explanation.placement
+def explained(explanation: Explanation) -> wire.Explained:
+    """Return what would happen to a request."""
+    placement, demand = explanation.placement, explanation.demand
+    needed = placement.amounts if placement is not None else {}
     room = {**dict.fromkeys(needed, 0), **explanation.room}
     return wire.Explained(
-        model=model,
-        verdict=explanation.verdict,
+        model=explanation.name,
+        verdict=explanation.verdict.value,
         lines=tuple(map(_short, explanation.lines)),
-        demand=tuple(wire.Demand(kind=kind, bytes=n) for kind, n in explanation.demand.items()),
+        demand=_kinds_of(demand) if demand is not None else (),
         room=tuple(
             wire.Room(device=name, needed_bytes=needed.get(name, 0), free_bytes=n_bytes)
             for name, n_bytes in room.items()
         ),
-        n_gpu_layers=explanation.n_gpu_layers if needed else None,
-        victims=tuple(explanation.victims),
+        n_gpu_layers=placement.n_gpu_layers if placement is not None else None,
+        victims=explanation.victims,
     )
+
+
+def _kinds_of(demand: MemoryDemand) -> tuple[wire.Demand, ...]:
+    """Return the parts of *demand* that its total is the sum of, without those that are nothing."""
+    parts = ((name.removesuffix("_bytes"), getattr(demand, name, 0)) for name in DEMAND_PARTS)
+    return tuple(wire.Demand(kind=kind, bytes=n_bytes) for kind, n_bytes in parts if n_bytes)
 
 
 def event(entry: Entry) -> wire.Event:
     """Return what happened, of which every known detail has its field and the rest are texts."""
-    fields = dict(entry.fields)
+    note, fields = entry.note, dict(entry.note.fields)
     return wire.Event(
         at=entry.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        kind=entry.kind,
-        level=level_of(entry.level),
-        message=_short(entry.message),
+        kind=kind_of(note.kind),
+        level=level_of(note.level),
+        message=_short(note.message),
         model=_text_of(fields, "model"),
         runner=_whole_of(fields, "runner"),
         device=_text_of(fields, "device"),
@@ -136,11 +136,47 @@ def event(entry: Entry) -> wire.Event:
     )
 
 
-def devices_by_id(
-    views: Sequence[DeviceView], sensors: Mapping[DeviceId, wire.Sensors]
+def kind_of(kind: NoteKind) -> str:
+    """Return a note's kind as one word: `load_failed`."""
+    return kind.value.replace(" ", "_")
+
+
+def features(told: Iterable[tuple[str, bool, str]]) -> tuple[wire.Feature, ...]:
+    """Return what is on, and what is not there and why."""
+    return tuple(wire.Feature(name=str(name), is_on=is_on, why=why) for name, is_on, why in told)
+
+
+def _sensors(live: LiveSensors) -> wire.Sensors:
+    return wire.Sensors(**{field: getattr(live, field) for field in wire.Sensors.__struct_fields__})
+
+
+def devices(
+    views: Sequence[DeviceView], sensors: Mapping[DeviceId, LiveSensors]
 ) -> tuple[wire.Device, ...]:
     """Return all devices, each with what its sensors say."""
-    return tuple(device(view, sensors.get(view.facts.device)) for view in views)
+    return tuple(_device(view, sensors.get(view.facts.device)) for view in views)
+
+
+def _device(view: DeviceView, live: LiveSensors | None) -> wire.Device:
+    facts = view.facts
+    return wire.Device(
+        device=facts.device,
+        kind=wire.DeviceKind(facts.kind.value),
+        name=facts.name,
+        index=facts.index,
+        parent=facts.parent,
+        health=wire.DeviceHealth(view.health.value),
+        why=_short(view.why),
+        capacity_bytes=view.capacity_bytes,
+        headroom_bytes=view.headroom_bytes,
+        others_bytes=view.others_bytes,
+        reserved_bytes=view.reserved_bytes,
+        free_bytes=view.free_bytes,
+        holders=tuple(
+            wire.Holder(model=name, held_bytes=n_bytes) for name, n_bytes in view.holders.items()
+        ),
+        sensors=_sensors(live) if live is not None else None,
+    )
 
 
 def _text_of(fields: dict[str, object], name: str) -> str | None:

@@ -138,12 +138,11 @@ class Methods:
             generated_tokens=self._meter.generated_tokens,
             gpus=self._around.gpus(),
             cooling=tuple(looking.cooling(view, now) for view in self._steering.cooling()),
-            features=tuple(self._around.features()),
+            features=looking.features(self._around.features()),
         )
 
     async def _gpus(self, _: wire.Nothing) -> wire.Gpus:
-        sensors = self._around.sensors()
-        return wire.Gpus(devices=looking.devices_by_id(self._steering.devices(), sensors))
+        return wire.Gpus(devices=looking.devices(self._steering.devices(), self._around.sensors()))
 
     async def _runners(self, _: wire.Nothing) -> wire.Runners:
         now = trio.current_time()
@@ -162,7 +161,7 @@ class Methods:
 
     async def _explain(self, asked: wire.OfLoad) -> wire.Explained:
         model, options = await self._load_of(asked)
-        return looking.explained(model.name.display, self._steering.explain(model, options))
+        return looking.explained(self._steering.explain(model, options))
 
     # Changing
 
@@ -181,8 +180,7 @@ class Methods:
         return wire.Reset(was_cooling=self._steering.reset(await self._weights_of(asked.model)))
 
     async def _pin(self, asked: wire.OfModel, *, pinned: bool) -> wire.Nothing:
-        if not self._steering.pin(await self._weights_of(asked.model), pinned):
-            raise _not_loaded(asked.model)
+        self._steering.pin(await self._weights_of(asked.model), pinned)
         return wire.Nothing()
 
     async def _preload(self, asked: wire.OfLoad) -> wire.Nothing:

@@ -3,65 +3,60 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from ollamad.adminwire import Feature, Reloaded, Sensors
-from ollamad.gpu.devices import DeviceFacts, DeviceHealth, DeviceId
+from ollamad.adminwire import Reloaded
+from ollamad.gpu.devices import DeviceId
 from ollamad.modelinfo import StoredModel, WeightsId
 from ollamad.options import LoadOptions
 from ollamad.supervisor.daemonstate import DaemonState
-from ollamad.supervisor.views import ResidentView
+from ollamad.supervisor.explanation import Explanation
+from ollamad.supervisor.views import CoolingView, DeviceView, ResidentView, WaitingView
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingView:
-    """A request that waits."""
+class LiveSensors(Protocol):
+    """What a GPU says of itself, with `None` for what it does not tell. See `wire.Sensors`."""
 
-    ticket: int
-    name: str
-    place: int
-    waited_s: float
-    priority: int
-    client: str
-    waits_for: str
+    @property
+    def utilisation(self) -> float | None:
+        """The part of the last moments in which anything was computed, 0 to 1."""
+        ...
 
+    @property
+    def memory_utilisation(self) -> float | None:
+        """The part of the last moments in which its memory was used, 0 to 1."""
+        ...
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceView:
-    """A device and who holds it."""
+    @property
+    def temperature_c(self) -> float | None:
+        """Its temperature."""
+        ...
 
-    facts: DeviceFacts
-    health: DeviceHealth
-    why: str
-    capacity_bytes: int
-    headroom_bytes: int
-    others_bytes: int
-    reserved_bytes: int
-    free_bytes: int
-    holders: Mapping[str, int]
+    @property
+    def power_w(self) -> float | None:
+        """What it draws."""
+        ...
 
+    @property
+    def power_limit_w(self) -> float | None:
+        """What it may draw."""
+        ...
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CoolingView:
-    """A model that cools."""
+    @property
+    def clock_sm_mhz(self) -> int | None:
+        """Its clock for computing."""
+        ...
 
-    name: str
-    reason: str
-    until: float
+    @property
+    def clock_memory_mhz(self) -> int | None:
+        """Its memory's clock."""
+        ...
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """What would happen."""
-
-    verdict: str
-    demand: Mapping[str, int]
-    placement: Mapping[DeviceId, int]
-    n_gpu_layers: int
-    room: Mapping[DeviceId, int]
-    victims: Sequence[str]
-    lines: Sequence[str]
+    @property
+    def throttle(self) -> tuple[str, ...]:
+        """What holds its clocks down."""
+        ...
 
 
 class Steering(Protocol):
@@ -105,7 +100,7 @@ class Steering(Protocol):
         ...
 
     def pin(self, weights_id: WeightsId, pinned: bool) -> bool:
-        """Keep a runner whoever needs room, or no longer. Returns whether there is one."""
+        """Keep a model once it is loaded, or no longer. Returns whether it is loaded now."""
         ...
 
     def drain_begin(self) -> None:
@@ -143,9 +138,9 @@ class Surroundings:
     config_file: str | None
     reload: Callable[[], Reloaded]
     """Reads the configuration anew. Raises ConfigError."""
-    features: Callable[[], Sequence[Feature]]
-    """What is on, and what this system does not offer."""
-    sensors: Callable[[], Mapping[DeviceId, Sensors]]
+    features: Callable[[], Iterable[tuple[str, bool, str]]] = tuple
+    """The name of each thing that not every system offers, whether it is on, and why."""
+    sensors: Callable[[], Mapping[DeviceId, LiveSensors]] = dict
     """What GPUs say of themselves; empty if none does."""
-    gpus: Callable[[], str]
+    gpus: Callable[[], str] = lambda: "not watched"
     """How the GPUs are watched, in words."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from types import MappingProxyType
 from typing import Final
 
 import trio
 
+from ollamad.supervisor.commands import Note
 from ollamad.wallclock import WallClock
 
 ENTRIES_KEPT_MAX: Final = 256
@@ -25,17 +24,12 @@ ENTRIES_KEPT_MAX: Final = 256
 behind will not catch up by itself."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened."""
+    """One thing that happened, and when."""
 
     at: datetime
-    kind: str
-    """What happened, in one word: `ready`, `evicting`."""
-    message: str
-    """For people, with the numbers."""
-    level: int = logging.INFO
-    fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    note: Note
 
 
 class Subscription:
@@ -80,17 +74,11 @@ class Bulletin:
         """How many listen. They bound what is kept: each has a buffer of its own."""
         return len(self._subscriptions)
 
-    def publish(
-        self,
-        kind: str,
-        message: str,
-        fields: Mapping[str, object] = MappingProxyType({}),
-        level: int = logging.INFO,
-    ) -> None:
+    def publish(self, note: Note) -> None:
         """Tell everybody who listens. Never waits."""
         if not self._subscriptions:
             return
-        entry = Entry(at=self._clock.now(), kind=kind, message=message, level=level, fields=fields)
+        entry = Entry(self._clock.now(), note)
         for subscription in self._subscriptions:
             subscription.put(entry)
 

@@ -8,17 +8,20 @@ from collections.abc import Sequence
 
 import trio
 
-from ollamad.admin.steering import CoolingView, DeviceView, Explanation, WaitingView
 from ollamad.errors import InvalidName, ModelNotFound, OllamadError
 from ollamad.gpu.devices import HOST, DeviceFacts, DeviceHealth, DeviceId, DeviceKind
+from ollamad.gpu.estimate import MemoryDemand
+from ollamad.gpu.placement import Placement
 from ollamad.modelinfo import StoredModel, WeightsId
 from ollamad.names import ModelName
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import EngineGauges
 from ollamad.runners.states import RunnerState
 from ollamad.supervisor.daemonstate import DaemonState
-from ollamad.supervisor.events import RunnerId
-from ollamad.supervisor.views import ResidentView
+from ollamad.supervisor.decisions import Verdict
+from ollamad.supervisor.events import RunnerId, TicketId
+from ollamad.supervisor.explanation import Explanation
+from ollamad.supervisor.views import CoolingView, DeviceView, ResidentView, WaitingView
 from ollamad.units import GIB, MIB
 
 GPU = DeviceId("GPU-1234")
@@ -28,6 +31,15 @@ def a_resident(name: str = "llama:8b", **changes: object) -> ResidentView:
     """Return a runner that is ready."""
     view = ResidentView(
         runner=RunnerId(1),
+        pid=4712,
+        since=0.0,
+        started_at=0.0,
+        age_s=60.0,
+        amounts={GPU: 4 * GIB, HOST: GIB},
+        placement=Placement(amounts={GPU: 4 * GIB, HOST: GIB}, n_gpu_layers=33, devices=(GPU,)),
+        is_pinned=False,
+        priority=0,
+        n_failures=0,
         name=name,
         weights_id=WeightsId(f"weights of {name}"),
         state=RunnerState.READY,
@@ -69,7 +81,7 @@ def a_device_view(device: DeviceId = HOST, **changes: object) -> DeviceView:
 def a_waiting(place: int = 1, **changes: object) -> WaitingView:
     """Return a request that waits."""
     view = WaitingView(
-        ticket=place,
+        ticket=TicketId(place),
         name="qwen:32b",
         place=place,
         waited_s=1.5,
@@ -113,10 +125,13 @@ class FakeSteering:
     def explain(self, model: StoredModel, options: LoadOptions) -> Explanation:
         self.told.append(("explain", model.name.display, options.n_ctx))
         return Explanation(
-            verdict="evict",
-            demand={"weights": 4 * GIB, "kv_cache": GIB},
-            placement={GPU: 5 * GIB},
-            n_gpu_layers=33,
+            name=model.name.display,
+            verdict=Verdict.EVICT,
+            why="others leave first",
+            demand=MemoryDemand(
+                weights_bytes=4 * GIB, kv_cache_bytes=GIB, compute_bytes=0, process_bytes=MIB
+            ),
+            placement=Placement(amounts={GPU: 5 * GIB}, n_gpu_layers=33, devices=(GPU,)),
             room={HOST: 16 * GIB, GPU: 2 * GIB},
             victims=("llama:8b",),
             lines=("needs 5.0 GiB, free 2.0", "llama:8b is idle for 92 s"),

@@ -16,6 +16,7 @@ from ollamad.admin.connection import SEND_TIMEOUT_S, Connection
 from ollamad.admin.inbox import CALLS_AHEAD_MAX, IDLE_TIMEOUT_S, MESSAGE_TIMEOUT_S
 from ollamad.errors import DoesNotFit, QueueFull
 from ollamad.supervisor.bulletin import ENTRIES_KEPT_MAX
+from ollamad.supervisor.commands import Note, NoteKind
 from ollamad.varlink import MESSAGE_BYTES_MAX
 from tests.fakes.steering import a_resident, a_waiting
 from tests.wire.adminsite import ADMIN, READER, RULES, STRANGER, Desk, Line, Peer, a_line
@@ -377,7 +378,7 @@ async def test_orders_reach_the_supervisor(
     assert desk.steering.told == [told]
 
 
-@pytest.mark.parametrize("method", ["Evict", "Restart", "Pin", "Unpin"])
+@pytest.mark.parametrize("method", ["Evict", "Restart"])
 async def test_a_model_that_is_stored_but_not_loaded_is_told_so(
     desk: Desk, method: str, autojump_clock: MockClock
 ) -> None:
@@ -579,10 +580,12 @@ async def test_events_come_as_they_happen_after_a_first_empty_reply(
             "continues": True,
         }
         desk.bulletin.publish(
-            "evicting",
-            "evicting llama:8b: idle",
-            {"model": "llama:8b", "runner": 3, "reason": "idle", "leases": 0},
-            logging.WARNING,
+            Note(
+                NoteKind.EVICTING,
+                "evicting llama:8b: idle",
+                {"model": "llama:8b", "runner": 3, "reason": "idle", "leases": 0},
+                logging.WARNING,
+            )
         )
         reply = await line.receive()
         assert reply == {
@@ -604,8 +607,8 @@ async def test_events_come_as_they_happen_after_a_first_empty_reply(
             },
             "continues": True,
         }
-        desk.bulletin.publish("queued", "", {"place": 2})
-        desk.bulletin.publish("loading", "", {"fraction": 0.25})
+        desk.bulletin.publish(Note(NoteKind.QUEUED, "", {"place": 2}))
+        desk.bulletin.publish(Note(NoteKind.LOADING, "", {"fraction": 0.25}))
         for field, value in (("place", 2), ("fraction", 0.25)):
             reply = await line.receive()
             assert reply is not None
@@ -625,7 +628,7 @@ async def test_a_slow_reader_of_events_holds_up_nobody_and_is_told_what_it_misse
         await line.receive()
         started = trio.current_time()
         for n in range(ENTRIES_KEPT_MAX + 50):
-            desk.bulletin.publish("ready", str(n))
+            desk.bulletin.publish(Note(NoteKind.READY, str(n)))
             await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(10 * SEND_TIMEOUT_S)
 

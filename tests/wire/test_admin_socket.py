@@ -17,6 +17,7 @@ from ollamad.admin.connection import DESCRIPTION
 from ollamad.admin.door import CONNECTIONS_MAX, CONNECTIONS_OF_USER_MAX
 from ollamad.admin.peers import Peer, PeerReader
 from ollamad.adminwire import INTERFACE, METHODS
+from ollamad.supervisor.commands import Note, NoteKind
 from tests.wire.adminsite import (
     ADMIN,
     LOOK,
@@ -145,9 +146,8 @@ async def test_events_are_streamed(path: Path) -> None:
     def read(admin: Any) -> None:
         replies = admin.Events(_more=True)
         seen.append(next(replies))
-        trio.from_thread.run_sync(
-            desk.bulletin.publish, "ready", "llama:8b is ready", {"model": "llama:8b"}
-        )
+        note = Note(NoteKind.READY, "llama:8b is ready", {"model": "llama:8b"})
+        trio.from_thread.run_sync(desk.bulletin.publish, note)
         seen.append(next(replies))
 
     async with a_door(desk, path):

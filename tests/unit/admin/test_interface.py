@@ -19,10 +19,12 @@ from varlink import Interface
 from ollamad import adminwire as wire
 from ollamad import varlink as ours
 from ollamad.admin.connection import DESCRIPTION, SERVICE_DESCRIPTION
-from ollamad.admin.steering import DaemonState
+from ollamad.admin.looking import kind_of
 from ollamad.gpu.devices import DeviceHealth, DeviceKind
 from ollamad.runners.protocol import EngineGauges
 from ollamad.runners.states import RunnerState
+from ollamad.supervisor.commands import NoteKind
+from ollamad.supervisor.daemonstate import DaemonState
 
 INTERFACE = Interface(DESCRIPTION)
 KINDS = {"type": varlink.scanner._Alias, "method": varlink.scanner._Method}
@@ -101,6 +103,7 @@ def test_what_can_be_unknown_to_a_caller_is_refused_and_not_ignored() -> None:
 @pytest.mark.parametrize(
     ("told", "decided"),
     [
+        (wire.DaemonState, DaemonState),
         (wire.RunnerState, RunnerState),
         (wire.DeviceHealth, DeviceHealth),
         (wire.DeviceKind, DeviceKind),
@@ -110,8 +113,11 @@ def test_every_state_can_be_told(told: type[enum.Enum], decided: type[enum.Enum]
     assert [each.value for each in told] == [each.value for each in decided]
 
 
-def test_every_state_of_the_daemon_can_be_told() -> None:
-    assert {each.value for each in DaemonState} <= {each.value for each in wire.DaemonState}
+def test_every_kind_of_event_is_written() -> None:
+    doc = DESCRIPTION.partition("# Something that happened.")[2].partition("type Event")[0]
+
+    for kind in NoteKind:
+        assert f"`{kind_of(kind)}`" in doc
 
 
 def test_gauges_that_are_told_are_gauges_that_there_are() -> None:
