@@ -92,7 +92,7 @@ def frame(
 
 def share_rows(wanted: Sequence[int], n_rows: int) -> list[int]:
     """Return how many rows each table gets: a few for each first, then in their order."""
-    shares = [0] * len(wanted)
+    shares, n_rows = [0] * len(wanted), max(n_rows, 0)
     for limit in (ROWS_MIN, max(wanted, default=0)):
         for i, n_wanted in enumerate(wanted):
             more = min(max(min(n_wanted, limit) - shares[i], 0), n_rows)
