@@ -7,6 +7,7 @@ one, and the keyboard, are for `ollamactl/commands/top.py`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -25,7 +26,7 @@ from ollamactl.commands.adminshared import (
 )
 from ollamactl.listing import FAINT, STYLES, UNKNOWN, Cell, state_cell, text_of
 from ollamactl.render import printable
-from ollamad.adminwire import Device, Queue, Runner, Status, Waiting
+from ollamad.adminwire import Device, Queue, Runner, Sensors, Status, Waiting
 from ollamad.units import format_bytes
 
 SPEEDS_KEPT: Final = 40
@@ -170,10 +171,9 @@ def _devices_table() -> tuple[Table, Callable[[Device], list[Cell]]]:
 
 
 def _device_row(device: Device) -> list[Cell]:
-    sensors = device.sensors
-    known = sensors is not None
-    busy = f"{sensors.utilisation:.0%}" if known and sensors.utilisation is not None else UNKNOWN
-    heat = f"{sensors.temperature_c:.0f} C" if known and sensors.temperature_c else UNKNOWN
+    sensors = device.sensors or Sensors()
+    busy = f"{sensors.utilisation:.0%}" if sensors.utilisation is not None else UNKNOWN
+    heat = f"{sensors.temperature_c:.0f} C" if sensors.temperature_c is not None else UNKNOWN
     label = device_label(device)
     name = device.name if device.name and device.name != label else ""
     return [
@@ -189,8 +189,9 @@ def _device_row(device: Device) -> list[Cell]:
 def memory_bar(device: Device) -> str:
     """Return what of a device is ours, others', and free: `█████▒▒░░░░░░░░░`."""
     capacity = max(device.capacity_bytes, 1)
-    ours = min(round(device.reserved_bytes / capacity * BAR_COLUMNS), BAR_COLUMNS)
-    others = min(round(device.others_bytes / capacity * BAR_COLUMNS), BAR_COLUMNS - ours)
+    # What is there at all is seen, however little it is.
+    ours = min(math.ceil(device.reserved_bytes / capacity * BAR_COLUMNS), BAR_COLUMNS)
+    others = min(math.ceil(device.others_bytes / capacity * BAR_COLUMNS), BAR_COLUMNS - ours)
     return "█" * ours + "▒" * others + "░" * (BAR_COLUMNS - ours - others)
 
 

@@ -19,9 +19,10 @@ from ollamad.names import ModelName
 from ollamad.options import LoadOptions, SamplingOptions
 from ollamad.runners.protocol import Finished
 from ollamad.runners.spare import SpareLauncher
+from ollamad.supervisor.commands import Note
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.leases import Lease
-from ollamad.supervisor.loop import Loop
+from ollamad.supervisor.loop import Loop, to_the_log_only
 from ollamad.supervisor.runnertask import ReadAheadOf, no_read_ahead
 from ollamad.supervisor.service import Supervisor, no_policy
 from ollamad.units import GIB, MIB
@@ -88,6 +89,7 @@ async def a_house(
     read_ahead: ReadAheadOf = no_read_ahead,
     by_label: Mapping[str, tuple[Script, ...]] | None = None,
     policies: Callable[[str], ModelPolicy] = no_policy,
+    publish: Callable[[Note], None] = to_the_log_only,
 ) -> AsyncIterator[House]:
     """Run a supervisor; stop it at the end and check that nothing is left."""
     runner = runner or RunnerConfig()
@@ -95,7 +97,7 @@ async def a_house(
         launcher = FakeLauncher(processes, *scripts, by_label=by_label)
         core = a_core(memory_bytes=memory_bytes, scheduling=scheduling, runner=runner)
         spare = SpareLauncher(launcher, runner, own_bytes=lambda _pid: SPARE_BYTES)
-        loop = Loop(core, spare if has_spare else launcher, runner, read_ahead)
+        loop = Loop(core, spare if has_spare else launcher, runner, read_ahead, publish=publish)
         house = House(core, loop, Supervisor(loop, policies), launcher)
         async with trio.open_nursery() as nursery:
             await nursery.start(loop.run)

@@ -56,7 +56,7 @@ class Desk:
         self.steering = FakeSteering()
         self.bulletin = Bulletin(FixedClock())
         self.reload_fails = ""
-        around = Surroundings(
+        self.around = Surroundings(
             listen="127.0.0.1:11434",
             store="/models",
             config_file=None,
@@ -65,7 +65,7 @@ class Desk:
             sensors=lambda: {GPU: Sensors(utilisation=0.5, temperature_c=61.0, power_w=150.0)},
             gpus=lambda: "NVML 12",
         )
-        self.methods = Methods(self.steering, FakeModels(LLAMA, QWEN, GEMMA), around, 4711)
+        self.methods = Methods(self.steering, FakeModels(LLAMA, QWEN, GEMMA), self.around, 4711)
 
     def _reload(self) -> Reloaded:
         if self.reload_fails:

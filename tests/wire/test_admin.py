@@ -14,12 +14,13 @@ from trio.testing import MockClock
 from ollamad import adminwire as wire
 from ollamad.admin.connection import SEND_TIMEOUT_S, Connection
 from ollamad.admin.inbox import CALLS_AHEAD_MAX, IDLE_TIMEOUT_S, MESSAGE_TIMEOUT_S
+from ollamad.admin.peers import Peer
 from ollamad.errors import DoesNotFit, QueueFull
 from ollamad.supervisor.bulletin import ENTRIES_KEPT_MAX
 from ollamad.supervisor.commands import Note, NoteKind
 from ollamad.varlink import MESSAGE_BYTES_MAX
 from tests.fakes.steering import a_resident, a_waiting
-from tests.wire.adminsite import ADMIN, READER, RULES, STRANGER, Desk, Line, Peer, a_line
+from tests.wire.adminsite import ADMIN, READER, RULES, STRANGER, Desk, Line, a_line
 
 STATUS = {"method": "io.ollamad.Admin.Status"}
 
@@ -632,7 +633,8 @@ async def test_a_slow_reader_of_events_holds_up_nobody_and_is_told_what_it_misse
             await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(10 * SEND_TIMEOUT_S)
 
-        messages, missed = [], 0
+        messages: list[str] = []
+        missed = 0
         while not messages or messages[-1] != str(ENTRIES_KEPT_MAX + 49):
             reply = await line.receive()
             assert reply is not None

@@ -112,7 +112,7 @@ async def test_what_runs_is_told(path: Path) -> None:
 
 async def test_every_method_can_be_called(path: Path) -> None:
     desk, called = Desk(), set[str]()
-    model = {"model": "llama:8b"}
+    model: dict[str, object] = {"model": "llama:8b"}
     arguments: dict[str, dict[str, object]] = {
         "Explain": model,
         "Evict": {**model, "force": True},
