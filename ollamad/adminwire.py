@@ -32,8 +32,11 @@ READ_GROUP: Final = "ollama"
 CHANGE_GROUP: Final = "ollama-admin"
 """The group that may change things, unless configured otherwise."""
 
-WAITING_SHOWN_MAX: Final = 500
-"""Waiting requests that `Queue` lists; it counts all of them."""
+WAITING_SHOWN_MAX: Final = 200
+"""Waiting requests that `Queue` lists; it counts all of them. With the longest words that they may
+have they still fit into a message."""
+COOLING_SHOWN_MAX: Final = 100
+"""Cooling models that `Status` lists, for the same reason."""
 
 
 def default_socket(environ: Mapping[str, str], home: Path, *, is_root: bool) -> Path:
@@ -347,6 +350,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     gpus: str
     """How the GPUs are watched, in words."""
     cooling: tuple[Cooling, ...] = ()
+    """`COOLING_SHOWN_MAX` at most."""
     features: tuple[Feature, ...] = ()
 
 

@@ -210,7 +210,13 @@ class Connection:
     async def _reply(self, call: Call, reply: Reply) -> None:
         if call.oneway:
             return
-        message = varlink.encode(reply)
+        try:
+            message = varlink.encode(reply)
+        except ProtocolBroken:
+            log.exception("an answer over the admin door is too long", method=call.method)
+            message = varlink.encode(
+                _refusal(wire.Failed(message="the answer is too long to send"))
+            )
         with trio.move_on_after(SEND_TIMEOUT_S) as patience:
             await self._stream.send_all(message)
         if patience.cancelled_caught:

@@ -137,7 +137,10 @@ class Methods:
             tokens_per_s=round(self._meter.total_tokens_per_s(), 2),
             generated_tokens=self._meter.generated_tokens,
             gpus=self._around.gpus(),
-            cooling=tuple(looking.cooling(view, now) for view in self._steering.cooling()),
+            cooling=tuple(
+                looking.cooling(view, now)
+                for view in self._steering.cooling()[: wire.COOLING_SHOWN_MAX]
+            ),
             features=looking.features(self._around.features()),
         )
 

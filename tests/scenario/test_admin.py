@@ -60,7 +60,7 @@ async def test_a_preloaded_model_is_there_is_pinned_and_leaves_when_it_is_told_t
         (runner,) = (await parameters_of(line, "Runners"))["runners"]
         assert (runner["model"], runner["state"], runner["progress"]) == ("llama:8b", "ready", 1.0)
         assert (runner["is_pinned"], runner["expires_in_s"]) == (False, 300.0)
-        assert await next_kinds(watching, "ready") == ["loading", "ready"]
+        assert await next_kinds(watching, "ready") == ["loading", "queued", "ready"]
 
         await parameters_of(line, "Pin", model="llama:8b")
         await next_kinds(watching, "pinned")

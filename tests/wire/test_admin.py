@@ -16,8 +16,10 @@ from ollamad.admin.connection import SEND_TIMEOUT_S, Connection
 from ollamad.admin.inbox import CALLS_AHEAD_MAX, IDLE_TIMEOUT_S, MESSAGE_TIMEOUT_S
 from ollamad.admin.peers import Peer
 from ollamad.errors import DoesNotFit, QueueFull
+from ollamad.modelinfo import WeightsId
 from ollamad.supervisor.bulletin import ENTRIES_KEPT_MAX
 from ollamad.supervisor.commands import Note, NoteKind
+from ollamad.supervisor.views import CoolingView
 from ollamad.varlink import MESSAGE_BYTES_MAX
 from tests.fakes.steering import a_resident, a_waiting
 from tests.wire.adminsite import ADMIN, READER, RULES, STRANGER, Desk, Line, a_line
@@ -344,6 +346,34 @@ async def test_a_bug_in_a_method_is_told_and_logged_and_the_connection_lives(
 
         assert await line.ask("Runners") is not None
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_answer_too_long_for_a_message_is_told_to_be(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    desk.steering.resident_views = [a_resident()] * 4000
+    async with a_line(desk) as line:
+        assert await line.ask("Runners") == refusal(
+            "Failed", message="the answer is too long to send"
+        )
+        assert await line.ask("Queue") is not None
+
+
+async def test_the_longest_queue_with_the_longest_words_fits_into_a_message(
+    desk: Desk, autojump_clock: MockClock
+) -> None:
+    words = "\u4e2d" * 5000  # Three bytes each.
+    desk.steering.waiting_views = [
+        a_waiting(n, name="n" * 500, client="c" * 64, waits_for=words[:1500]) for n in range(5000)
+    ]
+    desk.steering.cooling_views = [
+        CoolingView(weights_id=WeightsId("w"), name="n", n_failures=3, reason=words, until=1e9)
+    ] * 500
+    async with a_line(desk) as line:
+        for method in ("Queue", "Status"):
+            reply = await line.ask(method)
+            assert reply is not None
+            assert "error" not in reply
 
 
 # What is asked of the supervisor

@@ -77,7 +77,7 @@ def a_snapshot(
             total=waiting,
             waiting=tuple(
                 Waiting(ticket=n, model="m", place=n + 1, waited_s=2.0, waits_for="room " * 30)
-                for n in range(min(waiting, 500))
+                for n in range(min(waiting, 200))
             ),
         ),
         problem=problem,

@@ -78,7 +78,7 @@ def test_a_long_queue_is_listed_in_part(door: RunningDoor, ctl: Ctl) -> None:
     assert door.desk is not None
     door.desk.steering.waiting_views = [a_waiting(n + 1) for n in range(600)]
 
-    assert lines(ctl("queue").stdout)[-1] == "... and 100 more"
+    assert lines(ctl("queue").stdout)[-1] == "... and 400 more"
 
 
 @pytest.mark.parametrize(
