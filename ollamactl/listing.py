@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,8 @@ Cell = str | tuple[str, str]
 """A text, or a text and rich's style for it."""
 
 UNKNOWN: Final = "-"
+WRAPPED: Final = frozenset({"NAME", "MODEL", "HOLDS", "WAITS FOR"})
+"""Columns that may need several lines."""
 
 GOOD: Final = "green"
 PASSING: Final = "yellow"
@@ -58,15 +59,23 @@ def text_of(cell: Cell) -> Text:
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], *, numbers: str = "") -> None:
-    """Write a table to stdout; columns whose header is in *numbers* (by spaces) go to the right."""
+    """Write a table to stdout; columns whose header is in *numbers* (by spaces) go to the right.
+
+    At a narrow terminal names and reasons are broken into lines; numbers never are.
+    """
     if not sys.stdout.isatty():
         plain = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
         write(table(header, plain))
         return
     right = numbers.split(" ")
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in header:
-        shown.add_column(name, justify="right" if name in right else "left")
+        shown.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=name not in WRAPPED,
+            overflow="fold",
+        )
     for row in rows:
         shown.add_row(*map(text_of, row))
     Console(file=sys.stdout, highlight=False).print(shown)

@@ -34,7 +34,8 @@ SPEEDS_KEPT: Final = 40
 BAR_COLUMNS: Final = 16
 ROWS_MIN: Final = 3
 """Rows that each table gets if it has them, before others get more."""
-MODEL_COLUMNS_MAX: Final = 28
+NAME_COLUMNS_MAX: Final = 32
+"""Of a longer name the end is shown, which tells models apart."""
 
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 
@@ -157,9 +158,8 @@ def _table(*headers: str, numbers: str = "") -> Table:
             justify="right" if name in right else "left",
             no_wrap=True,
             overflow="ellipsis",
-            ratio=1 if i == 0 else None,
-            min_width=6 if i == 0 else None,
-            max_width=MODEL_COLUMNS_MAX if name == "MODEL" else None,
+            ratio=2 if i == 0 else 3 if name == "WAITS FOR" else None,
+            min_width=8 if i == 0 else None,
         )
     return table
 
@@ -195,6 +195,11 @@ def memory_bar(device: Device) -> str:
     return "█" * ours + "▒" * others + "░" * (BAR_COLUMNS - ours - others)
 
 
+def short_name(name: str) -> str:
+    """Return *name*, or its end if it is long: `…/my-model:70b-q4`."""
+    return name if len(name) <= NAME_COLUMNS_MAX else f"…{name[1 - NAME_COLUMNS_MAX :]}"
+
+
 def _runners_table() -> tuple[Table, Callable[[Runner], list[Cell]]]:
     headers = ("MODEL", "STATE", "MEMORY", "SLOTS", "CACHE", "TOKENS/S", "LEAVES")
     return _table(*headers, numbers="MEMORY SLOTS CACHE TOKENS/S"), _runner_row
@@ -204,7 +209,7 @@ def _runner_row(runner: Runner) -> list[Cell]:
     engine = runner.engine
     used = f"{engine.kv_used / engine.kv_cells:.0%}" if engine and engine.kv_cells else UNKNOWN
     return [
-        runner.model,
+        short_name(runner.model),
         state_cell(runner.state.value, state_words(runner)),
         format_bytes(runner.held_bytes),
         f"{engine.slots_busy if engine else 0}/{runner.n_slots}",
@@ -219,4 +224,9 @@ def _queue_table() -> tuple[Table, Callable[[Waiting], list[Cell]]]:
 
 
 def _waiting_row(waiting: Waiting) -> list[Cell]:
-    return [waiting.model, str(waiting.place), span(waiting.waited_s), waits_cell(waiting)]
+    return [
+        short_name(waiting.model),
+        str(waiting.place),
+        span(waiting.waited_s),
+        waits_cell(waiting),
+    ]

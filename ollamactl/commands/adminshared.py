@@ -13,7 +13,7 @@ from ollamactl.errors import CtlError
 from ollamactl.helptext import ADMIN_VARIABLE
 from ollamactl.listing import UNKNOWN
 from ollamad.adminwire import Device, Runner, Waiting
-from ollamad.units import format_bytes
+from ollamad.units import GIB
 
 ENVIRONMENT: Final = (ADMIN_VARIABLE,)
 """The section on variables in every admin command's help."""
@@ -56,9 +56,9 @@ def device_label(device: Device) -> str:
 
 
 def used_cell(device: Device) -> str:
-    """Return what is in use of a device, by us and by others: `5.0 of 24.0 GiB`."""
-    used = device.others_bytes + device.reserved_bytes
-    return f"{format_bytes(used)} of {format_bytes(device.capacity_bytes)}"
+    """Return how much of a device is in use, by us and by others: `5.0/24.0 GiB`."""
+    used_gib = (device.others_bytes + device.reserved_bytes) / GIB
+    return f"{used_gib:.1f}/{device.capacity_bytes / GIB:.1f} GiB"
 
 
 def expires_cell(runner: Runner) -> str:

@@ -91,8 +91,9 @@ def status_page(told: Status) -> str:
 def gpus(socket_path: str | None, as_json: bool) -> None:
     """Show the devices that hold models: GPUs, their MIG instances, and main memory.
 
-    FREE is what may still be planned with: capacity less headroom, other programs and our models;
-    it is negative when others have taken what our models hold.
+    USED counts other programs, too; --json tells them apart. FREE is what may still be planned
+    with: capacity less headroom, other programs and our models; it is negative when others have
+    taken what our models hold.
     """
     with administered(socket_path) as client:
         answer = client.call("Gpus")
@@ -100,19 +101,8 @@ def gpus(socket_path: str | None, as_json: bool) -> None:
         write_json(answer)
         return
     devices = answer_as(Gpus, answer).devices
-    header = (
-        "DEVICE",
-        "NAME",
-        "HEALTH",
-        "USED",
-        "FREE",
-        "OTHERS",
-        "BUSY",
-        "TEMP",
-        "POWER",
-        "HOLDS",
-    )
-    show_table(header, list(map(_device_row, devices)), numbers="USED FREE OTHERS BUSY TEMP POWER")
+    header = ("DEVICE", "NAME", "HEALTH", "USED", "FREE", "BUSY", "TEMP", "POWER", "HOLDS")
+    show_table(header, list(map(_device_row, devices)), numbers="USED FREE BUSY TEMP POWER")
     for device in devices:
         if device.why:
             write_line(f"{device_label(device)}: {device.why}")
@@ -135,7 +125,6 @@ def _device_row(device: Device) -> list[Cell]:
         state_cell(device.health.value),
         used_cell(device),
         free if device.free_bytes >= 0 else (f"-{format_bytes(-device.free_bytes)}", "bold red"),
-        format_bytes(device.others_bytes),
         busy,
         temperature,
         power,
@@ -160,8 +149,9 @@ def _device_row(device: Device) -> list[Cell]:
 def runners(socket_path: str | None, as_json: bool) -> None:
     """Show the runners: one process for each model in memory, or on its way there or out.
 
-    SLOTS are the requests computed at this moment, of those that can be at the same time. LEAVES
-    is when a model is unloaded if nobody uses it.
+    GPU is how much of a model's memory lies on GPUs. SLOTS are the requests computed at this
+    moment, of those that can be at the same time; USERS are all requests that have the model.
+    LEAVES is when it is unloaded if nobody uses it.
     """
     with administered(socket_path) as client:
         answer = client.call("Runners")
@@ -169,10 +159,10 @@ def runners(socket_path: str | None, as_json: bool) -> None:
         write_json(answer)
         return
     header = (
-        "MODEL", "STATE", "MEMORY", "ON GPU", "CONTEXT", "SLOTS", "REQUESTS", "TOKENS/S", "LEAVES",
+        "MODEL", "STATE", "MEMORY", "GPU", "CONTEXT", "SLOTS", "USERS", "TOKENS/S", "LEAVES",
     )  # fmt: skip
     rows = list(map(_runner_row, answer_as(Runners, answer).runners))
-    show_table(header, rows, numbers="MEMORY CONTEXT SLOTS REQUESTS TOKENS/S")
+    show_table(header, rows, numbers="MEMORY GPU CONTEXT SLOTS USERS TOKENS/S")
 
 
 def _runner_row(runner: Runner) -> list[Cell]:

@@ -5,7 +5,16 @@ import io
 import pytest
 from rich.console import Console
 
-from ollamactl.top import SPEEDS_KEPT, Snapshot, Speeds, frame, memory_bar, share_rows
+from ollamactl.top import (
+    NAME_COLUMNS_MAX,
+    SPEEDS_KEPT,
+    Snapshot,
+    Speeds,
+    frame,
+    memory_bar,
+    share_rows,
+    short_name,
+)
 from ollamad.adminwire import (
     DaemonState,
     Device,
@@ -123,7 +132,7 @@ def test_a_picture_on_80_columns_shows_every_column() -> None:
     header = next(line for line in picture if line.startswith("MODEL"))
     assert header.split() == ["MODEL", "STATE", "MEMORY", "SLOTS", "CACHE", "TOKENS/S", "LEAVES"]
     row = picture[picture.index(header) + 1]
-    for value in ("registry", "loading 50%", "8.0 GiB", "1/4", "25%", "12.0", "in use"):
+    for value in ("0b-instruct", "loading 50%", "8.0 GiB", "1/4", "25%", "12.0", "in use"):
         assert value in row
 
 
@@ -156,3 +165,11 @@ def test_speeds_are_drawn_as_high_as_the_fastest_and_only_so_many_are_kept() -> 
     speeds.take(24)
     assert speeds.sparks(3) == "██▅"
     assert speeds.sparks(-1) == ""
+
+
+def test_of_a_long_name_the_end_is_shown() -> None:
+    assert short_name("llama3.2:latest") == "llama3.2:latest"
+    assert short_name("0123456789/a-long-name-of-a-model-here:70b") == (
+        "…/a-long-name-of-a-model-here:70b"
+    )
+    assert len(short_name("x" * 100)) == NAME_COLUMNS_MAX

@@ -60,12 +60,12 @@ def test_status_tells_how_the_daemon_is_and_what_is_off(door: RunningDoor, ctl: 
 
 def test_gpus_runners_and_queue_are_tables(door: RunningDoor, ctl: Ctl) -> None:
     assert lines(ctl("gpus").stdout) == [
-        "DEVICE NAME HEALTH USED FREE OTHERS BUSY TEMP POWER HOLDS",
-        "host main memory healthy 7.0 GiB of 24.0 GiB 16.0 GiB 2.0 GiB - - - llama:8b",
-        "GPU 0 NVIDIA A10 healthy 7.0 GiB of 24.0 GiB 16.0 GiB 2.0 GiB 50% 61 C 150 W llama:8b",
+        "DEVICE NAME HEALTH USED FREE BUSY TEMP POWER HOLDS",
+        "host main memory healthy 7.0/24.0 GiB 16.0 GiB - - - llama:8b",
+        "GPU 0 NVIDIA A10 healthy 7.0/24.0 GiB 16.0 GiB 50% 61 C 150 W llama:8b",
     ]
     assert lines(ctl("runners").stdout) == [
-        "MODEL STATE MEMORY ON GPU CONTEXT SLOTS REQUESTS TOKENS/S LEAVES",
+        "MODEL STATE MEMORY GPU CONTEXT SLOTS USERS TOKENS/S LEAVES",
         "llama:8b ready 5.0 GiB 80% 4096 2/4 2 - in use",
     ]
     assert lines(ctl("queue").stdout) == [
