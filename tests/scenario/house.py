@@ -12,7 +12,8 @@ import trio
 
 from ollamad.config import RunnerConfig, SchedulingConfig
 from ollamad.errors import OllamadError
-from ollamad.gpu.devices import HOST
+from ollamad.gpu.devices import HOST, SeenDevice
+from ollamad.gpu.placement import place
 from ollamad.modelinfo import ModelDetails, StoredModel, WeightsId
 from ollamad.modelpolicy import ModelPolicy
 from ollamad.names import ModelName
@@ -21,13 +22,14 @@ from ollamad.runners.protocol import Finished
 from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.commands import Note
 from ollamad.supervisor.core import Core
+from ollamad.supervisor.decisions import PlaceFunction
 from ollamad.supervisor.leases import Lease
 from ollamad.supervisor.loop import Loop, to_the_log_only
 from ollamad.supervisor.runnertask import ReadAheadOf, no_read_ahead
 from ollamad.supervisor.service import Supervisor, no_policy
 from ollamad.units import GIB, MIB
 from tests.fakes.launcher import FakeLauncher, Script
-from tests.values import a_core, some_facts
+from tests.values import a_core, devices, some_facts
 
 
 def a_model(name: str, *, weights_bytes: int = GIB) -> StoredModel:
@@ -69,6 +71,13 @@ class House:
     loop: Loop
     supervisor: Supervisor
     launcher: FakeLauncher
+    reads_asked_at: list[float]
+    """When the kernel wanted the devices to be read at once."""
+
+    async def see(self, *gpus: SeenDevice) -> None:
+        """Show the kernel that there are these GPUs now, and let it act on that."""
+        self.loop.post(devices(*gpus))
+        await self.supervisor.give_sign()
 
     def assert_nothing_is_left(self) -> None:
         """Nothing runs, nothing is reserved, nobody waits."""
@@ -89,16 +98,25 @@ async def a_house(
     read_ahead: ReadAheadOf = no_read_ahead,
     by_label: Mapping[str, tuple[Script, ...]] | None = None,
     policies: Callable[[str], ModelPolicy] = no_policy,
+    place: PlaceFunction = place,
     publish: Callable[[Note], None] = to_the_log_only,
 ) -> AsyncIterator[House]:
     """Run a supervisor; stop it at the end and check that nothing is left."""
     runner = runner or RunnerConfig()
     async with trio.open_nursery() as processes:
         launcher = FakeLauncher(processes, *scripts, by_label=by_label)
-        core = a_core(memory_bytes=memory_bytes, scheduling=scheduling, runner=runner)
+        core = a_core(memory_bytes=memory_bytes, scheduling=scheduling, runner=runner, place=place)
         spare = SpareLauncher(launcher, runner, own_bytes=lambda _pid: SPARE_BYTES)
-        loop = Loop(core, spare if has_spare else launcher, runner, read_ahead, publish=publish)
-        house = House(core, loop, Supervisor(loop, policies), launcher)
+        reads_asked_at: list[float] = []
+        loop = Loop(
+            core,
+            spare if has_spare else launcher,
+            runner,
+            read_ahead,
+            lambda: reads_asked_at.append(trio.current_time()),
+            publish=publish,
+        )
+        house = House(core, loop, Supervisor(loop, policies), launcher, reads_asked_at)
         async with trio.open_nursery() as nursery:
             await nursery.start(loop.run)
             if has_spare:
