@@ -34,7 +34,7 @@ SPEEDS_KEPT: Final = 40
 BAR_COLUMNS: Final = 16
 ROWS_MIN: Final = 3
 """Rows that each table gets if it has them, before others get more."""
-NAME_COLUMNS_MAX: Final = 32
+NAME_COLUMNS_MAX: Final = 26
 """Of a longer name the end is shown, which tells models apart."""
 
 _SPARKS: Final = "▁▂▃▄▅▆▇█"

@@ -170,6 +170,6 @@ def test_speeds_are_drawn_as_high_as_the_fastest_and_only_so_many_are_kept() -> 
 def test_of_a_long_name_the_end_is_shown() -> None:
     assert short_name("llama3.2:latest") == "llama3.2:latest"
     assert short_name("0123456789/a-long-name-of-a-model-here:70b") == (
-        "…a-long-name-of-a-model-here:70b"
+        "…-name-of-a-model-here:70b"
     )
     assert len(short_name("x" * 100)) == NAME_COLUMNS_MAX
