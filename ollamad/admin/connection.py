@@ -105,7 +105,8 @@ class Connection:
         if self._access is Access.NONE:  # 1
             await self._reply(call, self._denied(self._rules.look_group))
         elif call.upgrade:  # 2
-            await self._reply(call, _error(varlink.METHOD_NOT_IMPLEMENTED, method=call.method))
+            named = call.method[:NAME_CHARS_MAX]
+            await self._reply(call, _error(varlink.METHOD_NOT_IMPLEMENTED, method=named))
         elif interface == varlink.SERVICE:  # 3
             await self._reply(call, _about_service(call))
         elif interface != wire.INTERFACE:  # 4

@@ -21,7 +21,8 @@ from ollamad.log import get_logger
 from ollamad.supervisor.bulletin import Bulletin
 
 CONNECTIONS_MAX: Final = 64
-"""Connections at once. Each costs a task, and a buffer of at most one message."""
+"""Connections at once. Each costs a task and at most some 1.3 MiB: a message that arrives, and
+what was sent ahead of its turn."""
 CONNECTIONS_OF_USER_MAX: Final = 16
 """Connections of one user at once, so that one cannot take all."""
 

@@ -18,6 +18,8 @@ IDLE_TIMEOUT_S: Final = 600.0
 """How long a connection may stay open without a call: there is not room for everybody's."""
 CALLS_AHEAD_MAX: Final = 64
 """Calls that may have arrived while one is answered; then nobody reads on."""
+AHEAD_BYTES_MAX: Final = 256 << 10
+"""What they may amount to: they wait in memory."""
 
 
 class Inbox:
@@ -30,6 +32,11 @@ class Inbox:
         self._due_at = math.inf
         """When the message that has begun must be complete."""
         self._is_over = False
+
+    @property
+    def bytes_ahead(self) -> int:
+        """How much has arrived and was not given out: whole messages."""
+        return sum(map(len, self._messages))
 
     async def receive(self) -> bytes | None:
         """Return the next message; `None` when the peer has hung up or says nothing for too long.
@@ -56,7 +63,7 @@ class Inbox:
         Raises ProtocolBroken for a message that is too long.
         """
         while not self._is_over:
-            if len(self._messages) >= CALLS_AHEAD_MAX:
+            if len(self._messages) >= CALLS_AHEAD_MAX or self.bytes_ahead >= AHEAD_BYTES_MAX:
                 await trio.sleep_forever()
             await self._read()
 
