@@ -215,6 +215,10 @@ class World:
             bound_s = bounds.get(resident.state, math.inf)
             assert now - resident.since <= bound_s, f"{resident.state.value} for too long"
             assert not resident.leases or resident.state not in COMING
+            if resident.state in {*COMING, RunnerState.READY}:
+                assert all(map(core.roster.inventory.is_usable, resident.gpus)), "a bad device"
+            elif resident.state is RunnerState.DRAINING:
+                assert not any(map(core.roster.inventory.is_lost, resident.gpus)), "a lost device"
             seats |= resident.leases
         assert seats <= set(self.granted)
         assert {t.id for t in core.line.waiting() if not t.is_own} == self.waiting

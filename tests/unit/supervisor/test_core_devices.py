@@ -136,6 +136,20 @@ def test_what_one_request_waits_for_is_not_taken_by_the_next() -> None:
     assert started(later) == []
 
 
+def test_who_can_start_because_another_one_has_started_need_not_wait_for_an_event() -> None:
+    """A pinned model's start moves what an earlier request waits for to the other GPU."""
+    core = a_machine(a_gpu(0), a_gpu(1))
+    pinned = ModelPolicy(pinned=True)
+    core.handle(arrival(1, a_subject(name="both", weights_bytes=6 * GIB)), 0)
+    core.handle(arrival(2, GEMMA), 1)
+    core.handle(arrival(3, a_subject(name="kept", weights_bytes=GIB // 2, policy=pinned)), 2)
+    core.handle(arrival(4, a_subject(name="small", weights_bytes=GIB // 2)), 3)
+
+    after = load(core, R1, 4)
+
+    assert started(after) == ["kept", "small"]
+
+
 @pytest.mark.parametrize("health", [DeviceHealth.QUARANTINED, DeviceHealth.RECOVERING])
 def test_a_device_that_is_not_trusted_takes_nothing(health: DeviceHealth) -> None:
     core = a_machine(a_gpu(0, health=health))
