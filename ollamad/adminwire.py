@@ -131,7 +131,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     is_on: bool
     why: str = ""
-    """What is missing, where it is off."""
+    """What it is good for, or what is missing where it is off."""
 
 
 class Cooling(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Final
 
 from ollamad import adminwire as wire
 from ollamad.admin.meter import TokenMeter
-from ollamad.admin.steering import LiveSensors
+from ollamad.admin.steering import LiveSensors, ToldFeature
 from ollamad.gpu.devices import DeviceId
 from ollamad.gpu.estimate import MemoryDemand
 from ollamad.runners.protocol import EngineGauges
@@ -141,9 +141,11 @@ def kind_of(kind: NoteKind) -> str:
     return kind.value.replace(" ", "_")
 
 
-def features(told: Iterable[tuple[str, bool, str]]) -> tuple[wire.Feature, ...]:
+def features(told: Iterable[ToldFeature]) -> tuple[wire.Feature, ...]:
     """Return what is on, and what is not there and why."""
-    return tuple(wire.Feature(name=str(name), is_on=is_on, why=why) for name, is_on, why in told)
+    return tuple(
+        wire.Feature(name=str(each.name), is_on=each.is_on, why=_short(each.why)) for each in told
+    )
 
 
 def _sensors(live: LiveSensors) -> wire.Sensors:

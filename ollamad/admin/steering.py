@@ -15,6 +15,25 @@ from ollamad.supervisor.explanation import Explanation
 from ollamad.supervisor.views import CoolingView, DeviceView, ResidentView, WaitingView
 
 
+class ToldFeature(Protocol):
+    """Something that not every system offers. See `wire.Feature`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it is there and used."""
+        ...
+
+    @property
+    def why(self) -> str:
+        """What it is good for, or why it is not there."""
+        ...
+
+
 class LiveSensors(Protocol):
     """What a GPU says of itself, with `None` for what it does not tell. See `wire.Sensors`."""
 
@@ -138,8 +157,8 @@ class Surroundings:
     config_file: str | None
     reload: Callable[[], Reloaded]
     """Reads the configuration anew. Raises ConfigError."""
-    features: Callable[[], Iterable[tuple[str, bool, str]]] = tuple
-    """The name of each thing that not every system offers, whether it is on, and why."""
+    features: Callable[[], Iterable[ToldFeature]] = tuple
+    """What is on, and what this system does not offer."""
     sensors: Callable[[], Mapping[DeviceId, LiveSensors]] = dict
     """What GPUs say of themselves; empty if none does."""
     gpus: Callable[[], str] = lambda: "not watched"

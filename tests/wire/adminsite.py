@@ -19,7 +19,7 @@ from ollamad.admin.listener import own_listener
 from ollamad.admin.methods import Methods
 from ollamad.admin.peers import Peer, PeerReader, Rules
 from ollamad.admin.steering import Surroundings
-from ollamad.adminwire import Reloaded, Sensors
+from ollamad.adminwire import Feature, Reloaded, Sensors
 from ollamad.errors import ConfigError
 from ollamad.supervisor.bulletin import Bulletin
 from tests.fakes.steering import GPU, FakeModels, FakeSteering
@@ -61,7 +61,7 @@ class Desk:
             store="/models",
             config_file=None,
             reload=self._reload,
-            features=lambda: (("landlock", False, "the kernel is too old"),),
+            features=lambda: (Feature(name="landlock", is_on=False, why="the kernel is too old"),),
             sensors=lambda: {GPU: Sensors(utilisation=0.5, temperature_c=61.0, power_w=150.0)},
             gpus=lambda: "NVML 12",
         )
