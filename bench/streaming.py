@@ -43,6 +43,7 @@ Row = dict[str, str | float]
 def serve(folder: Path) -> None:
     """Be the daemon: as ever, but with runners that echo. Prints its port."""
     variables = {"OLLAMA_NUM_PARALLEL": "8", "OLLAMA_CONTEXT_LENGTH": "4096", "HOME": str(folder)}
+    variables["XDG_RUNTIME_DIR"] = str(folder / "run")
     flags: dict[str, str | None] = {"http.port": "0", "store.models_path": str(folder / "models")}
 
     def read() -> LoadedConfig:

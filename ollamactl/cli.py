@@ -16,11 +16,27 @@ import click
 
 from ollamactl.commands.bench import bench
 from ollamactl.commands.create import create_model
+from ollamactl.commands.events import events
+from ollamactl.commands.explain import explain
+from ollamactl.commands.looking import gpus, queue, runners, status
 from ollamactl.commands.models import copy_model, list_models, remove_models, show_model
 from ollamactl.commands.run import run
 from ollamactl.commands.running import list_running, stop_model
 from ollamactl.commands.serve import serve
 from ollamactl.commands.shared import connected
+from ollamactl.commands.steering import (
+    drain,
+    evict,
+    log_level,
+    pin,
+    preload,
+    reload,
+    reset,
+    restart,
+    resume,
+    unpin,
+)
+from ollamactl.commands.top import top
 from ollamactl.errors import ApiError, CannotConnect, ConnectionLost, CtlError
 from ollamactl.helptext import DocumentedCommand
 from ollamactl.render import note, write_line
@@ -36,6 +52,19 @@ ALIASES: Final = {"ls": "list", "start": "serve"}
 
 class OllamactlGroup(click.Group):
     """A group that lists commands in their order here, and fails as Ollama's does."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in two sections: what Ollama has too, and what steers the daemon."""
+        here = {command.name for command in ADMIN_COMMANDS}
+        sections = (
+            ("Commands", [name for name in self.commands if name not in here]),
+            ("Commands for the daemon on this machine", [n for n in self.commands if n in here]),
+        )
+        for title, names in sections:
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, self.commands[name].get_short_help_str(60)) for name in names]
+                )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they were added."""
@@ -191,6 +220,27 @@ def help_command(ctx: click.Context, command: str | None) -> None:
         click.echo(found.get_help(found_ctx))
 
 
+ADMIN_COMMANDS: Final[tuple[click.Command, ...]] = (
+    status,
+    top,
+    gpus,
+    runners,
+    queue,
+    events,
+    explain,
+    preload,
+    evict,
+    restart,
+    reset,
+    pin,
+    unpin,
+    drain,
+    resume,
+    reload,
+    log_level,
+)
+"""Those that talk to the daemon's admin socket, and so only to one on this machine."""
+
 for _command in (
     serve,
     run,
@@ -203,5 +253,6 @@ for _command in (
     remove_models,
     bench,
     help_command,
+    *ADMIN_COMMANDS,
 ):
     cli.add_command(_command)

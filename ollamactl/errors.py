@@ -38,5 +38,14 @@ class ApiError(CtlError):
         return f"{self.status} {self.reason}: {self}" if self.status else str(self)
 
 
+class AdminRefused(CtlError):
+    """The daemon refused a call over its admin socket, and said why."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+        """The error's name in the interface."""
+
+
 class ModelfileError(CtlError):
     """A Modelfile that cannot be used; the message says which line."""

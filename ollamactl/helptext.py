@@ -15,6 +15,10 @@ PROXY_VARIABLES: Final = (
     "HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
     "Proxies on the way to a daemon on another machine. Never used on this one.",
 )
+ADMIN_VARIABLE: Final = (
+    "OLLAMAD_ADMIN_SOCKET",
+    "The daemon's admin socket, as --socket. Default: the user's own, else the system's.",
+)
 
 
 class DocumentedCommand(click.Command):

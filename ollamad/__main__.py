@@ -41,6 +41,7 @@ def cli() -> None:
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", help="TCP port to listen on.  [default: 11434]")
 @click.option("--models", help="Folder that holds the models.")
+@click.option("--admin-socket", help="Path of the admin socket.  [default: see ollamad config]")
 @click.option("--log-level", help="debug, info, warning or error.  [default: info]")
 @click.option("--log-format", help="auto, text, json or journal.  [default: auto]")
 def serve(  # noqa: PLR0917 - click passes them by name
@@ -48,6 +49,7 @@ def serve(  # noqa: PLR0917 - click passes them by name
     host: str | None,
     port: str | None,
     models: str | None,
+    admin_socket: str | None,
     log_level: str | None,
     log_format: str | None,
 ) -> None:
@@ -60,6 +62,7 @@ def serve(  # noqa: PLR0917 - click passes them by name
         "http.host": host,
         "http.port": port,
         "store.models_path": models,
+        "admin.socket_path": admin_socket,
         "log.level": log_level,
         "log.format": log_format,
     }

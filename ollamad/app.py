@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -13,6 +15,10 @@ from typing import Final
 import trio
 
 from ollamad import __version__
+from ollamad.admin.door import serve_admin
+from ollamad.admin.methods import Methods
+from ollamad.admin.steering import Surroundings
+from ollamad.adminwire import Reloaded
 from ollamad.config import SETTINGS, Config, changed_keys
 from ollamad.configfile import LoadedConfig
 from ollamad.errors import ConfigError, OllamadError, StartupError
@@ -34,6 +40,7 @@ from ollamad.registry.store import Store
 from ollamad.runners.launch import Launcher, ProcessLauncher
 from ollamad.runners.readahead import ReadAhead
 from ollamad.runners.spare import SpareLauncher
+from ollamad.supervisor.bulletin import Bulletin
 from ollamad.supervisor.compat import PlanDefaults
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.events import DevicesSeen
@@ -61,6 +68,7 @@ class Daemon:
         self, loaded: LoadedConfig, read_config: ReadConfig, launcher: Launcher | None = None
     ) -> None:
         self._config: Config = loaded.config
+        self._config_file = loaded.file
         self._read_config = read_config
         config = self._config
         self._notifier = Notifier()
@@ -79,8 +87,14 @@ class Daemon:
             rules=HealthRules(recovery_s=config.gpu.recovery_s),
             is_ours=only_visible(config.gpu.visible),
         )
+        self._bulletin = Bulletin(SystemWallClock())
         self._loop = Loop(
-            core, self._launcher, config.runner, read_ahead.read, self._gpus.expect_change
+            core,
+            self._launcher,
+            config.runner,
+            read_ahead.read,
+            self._gpus.expect_change,
+            publish=self._bulletin.publish,
         )
         self._supervisor = Supervisor(self._loop)
         self._stop_asked = trio.Event()
@@ -94,7 +108,7 @@ class Daemon:
         Stop: take no new connections, let answers end within the drain timeout, stop the runners.
         Raises StartupError.
         """
-        http = self._config.http
+        http, config_admin = self._config.http, self._config.admin
         with open_listener(http.host, http.port) as self.listener:
             port: int = self.listener.getsockname()[1]
             await trio.to_thread.run_sync(self._prepare_store)
@@ -109,6 +123,8 @@ class Daemon:
                 if self._config.gpu.enabled:
                     # The first requests are to find them, however long the driver takes to answer.
                     await nursery.start(self._gpus.run, self._see_devices)
+                if config_admin.enabled:
+                    await nursery.start(self._serve_admin, f"{http.host or '*'}:{port}")
                 await nursery.start(self._serve, self.listener)
                 self._notifier.ready()
                 nursery.start_soon(self._launcher.run)
@@ -136,18 +152,21 @@ class Daemon:
             self._connections_over.set()
         self._stop_asked.set()
 
-    def reload(self) -> None:
-        """Read the configuration anew and apply what can change while serving."""
+    def reload(self) -> Reloaded:
+        """Read the configuration anew and apply what can change while serving.
+
+        Raises ConfigError, and the old one stays.
+        """
         self._notifier.reloading()
         try:
-            new = self._read_config().config
+            return self._apply(self._read_config().config)
         except ConfigError as exc:
             log.warning("the configuration was not reloaded, the old one stays", reason=str(exc))
-        else:
-            self._apply(new)
-        self._notifier.ready()
+            raise
+        finally:
+            self._notifier.ready()
 
-    def _apply(self, new: Config) -> None:
+    def _apply(self, new: Config) -> Reloaded:
         changed = changed_keys(self._config, new)
         fixed = [key for key in changed if not SETTINGS[key].reloadable]
         if fixed:
@@ -162,6 +181,9 @@ class Daemon:
                 )
         self._supervisor.reconfigure(scheduling)
         log.info("configuration reloaded", changed=", ".join(changed) or "nothing")
+        return Reloaded(
+            changed=tuple(key for key in changed if key not in fixed), needs_restart=tuple(fixed)
+        )
 
     # Start
 
@@ -212,13 +234,30 @@ class Daemon:
         )
         self._connections_over.set()
 
+    async def _serve_admin(
+        self, listen: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        around = Surroundings(
+            listen=listen,
+            store=str(self._config.store.models_path),
+            config_file=str(self._config_file) if self._config_file is not None else None,
+            reload=self.reload,
+            sensors=self._gpus.sensors,
+            gpus=lambda: self._gpus.status.text,
+        )
+        methods = Methods(self._supervisor, self._catalog, around, os.getpid())
+        await serve_admin(
+            methods, self._bulletin, self._config.admin, os.environ, task_status=task_status
+        )
+
     # While serving
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self.reload()
+                    with contextlib.suppress(ConfigError):  # It is logged, and that is all here.
+                        self.reload()
                 else:
                     log.info("asked to stop", signal=signal.Signals(number).name)
                     self.stop()

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from ollamad import configvalue as kinds
+from ollamad.adminwire import CHANGE_GROUP, READ_GROUP, SOCKET_VARIABLE, SYSTEM_SOCKET
 from ollamad.configvalue import Setting, setting
 from ollamad.units import KIB, MIB
 
@@ -395,6 +396,42 @@ class StoreConfig:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    """The admin door: where its socket is, and who may use it."""
+
+    enabled: bool = setting(
+        kinds.SWITCH,
+        True,
+        "Whether there is an admin socket, which `ollamactl status`, `top`, `evict` and others "
+        "talk to.",
+    )
+    socket_path: Path = setting(  # noqa: RUF009 - it is a field()
+        kinds.PATH,
+        SYSTEM_SOCKET,
+        "The admin socket. Its folder is made if it is missing, and must not be writable for "
+        "everybody. A socket that the service manager passes under the name `admin` is used "
+        "instead.",
+        env=SOCKET_VARIABLE,
+        flag="--admin-socket",
+        default_doc="`admin.sock` in the service's runtime folder, else in "
+        "`$XDG_RUNTIME_DIR/ollamad`, else for root in `/run/ollamad`, or else in "
+        "`~/.local/state/ollamad`",
+    )
+    look_group: str = setting(
+        kinds.TEXT,
+        READ_GROUP,
+        "The group whose members may look: status, devices, runners, queue, events. The socket "
+        "is given to it, so those who may change things must be members, too.",
+    )
+    change_group: str = setting(
+        kinds.TEXT,
+        CHANGE_GROUP,
+        "The group whose members may also change things: evict, restart, pin, drain, reload. "
+        "Root and the daemon's own user always may.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """What is logged, and in which form."""
 
@@ -427,6 +464,7 @@ class Config:
     runner: RunnerConfig = dataclasses.field(default_factory=RunnerConfig)
     gpu: GpuConfig = dataclasses.field(default_factory=GpuConfig)
     store: StoreConfig
+    admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
 
     def value(self, key: str) -> Any:

@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import enum
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ollamad import configvalue
+from ollamad.adminwire import default_socket
 from ollamad.config import SECTIONS, SETTINGS, Config, config_from
 from ollamad.configvalue import quoted
 from ollamad.errors import ConfigError
@@ -115,6 +117,8 @@ def load_config(
         key: (known.default, Origin(OriginKind.DEFAULT)) for key, known in SETTINGS.items()
     }
     values["store.models_path"] = (models, Origin(OriginKind.DEFAULT))
+    admin_socket = default_socket(environ, house, is_root=os.geteuid() == 0)
+    values["admin.socket_path"] = (admin_socket, Origin(OriginKind.DEFAULT))
     text, path = _find_file(file, environ, house)
     if path is not None:
         values |= _from_file(text, path, house)
@@ -293,7 +297,8 @@ def _from_environment(environ: Mapping[str, str], home: Path, warnings: list[str
     given = {
         name: text
         for name in sorted(environ)
-        if name.startswith("OLLAMA_") and (text := configvalue.trimmed(environ[name]))
+        if (name.startswith("OLLAMA_") or name in VARIABLES)
+        and (text := configvalue.trimmed(environ[name]))
     }
     for key, known in SETTINGS.items():
         if known.env is None or known.env not in given:

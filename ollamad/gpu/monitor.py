@@ -86,6 +86,16 @@ class GpuStatus:
     n_hung: int = 0
     """Threads that hang in the driver."""
 
+    @property
+    def text(self) -> str:
+        """How it goes, in words."""
+        words = [self.state.value]
+        if self.driver.driver_version:
+            words.append(f"driver {self.driver.driver_version}")
+        if self.why:
+            words.append(self.why)
+        return "; ".join(words)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorTimes:

@@ -43,6 +43,10 @@ def no_devices_to_read() -> None:
     """Do without a reading before the next one that comes by itself."""
 
 
+def to_the_log_only(_note: Note) -> None:
+    """Tell nobody else."""
+
+
 class Loop:
     """The only caller of the core. Everything else posts events."""
 
@@ -53,12 +57,15 @@ class Loop:
         config: RunnerConfig,
         read_ahead: ReadAheadOf = no_read_ahead,
         read_devices: Callable[[], None] = no_devices_to_read,
+        *,
+        publish: Callable[[Note], None] = to_the_log_only,
     ) -> None:
         self.core = core
         self._launcher = launcher
         self._config = config
         self._read_ahead = read_ahead
         self._read_devices = read_devices
+        self._publish = publish
         self._signs: dict[int, trio.Event] = {}
         self._sign_numbers = itertools.count(1)
         self._unserved_since: float | None = None
@@ -148,6 +155,7 @@ class Loop:
                 if (given := self._signs.get(number)) is not None:
                     given.set()
             case Note():
+                self._publish(command)
                 _log.log(command.level, command.message, extra={"fields": dict(command.fields)})
 
     async def _run_runner(self, task: RunnerTask) -> None:

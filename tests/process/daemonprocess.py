@@ -54,6 +54,7 @@ class DaemonProcess:
                 **inherited,
                 "XDG_DATA_HOME": str(folder / "data"),
                 "XDG_CONFIG_HOME": str(folder / "config"),
+                "XDG_RUNTIME_DIR": str(folder / "run"),
                 "HOME": str(folder),
                 **environ,
             },

@@ -20,10 +20,11 @@ from ollamad.names import ModelName
 from ollamad.options import LoadOptions, SamplingOptions
 from ollamad.runners.protocol import Finished
 from ollamad.runners.spare import SpareLauncher
+from ollamad.supervisor.commands import Note
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.decisions import PlaceFunction
 from ollamad.supervisor.leases import Lease
-from ollamad.supervisor.loop import Loop
+from ollamad.supervisor.loop import Loop, to_the_log_only
 from ollamad.supervisor.runnertask import ReadAheadOf, no_read_ahead
 from ollamad.supervisor.service import Supervisor, no_policy
 from ollamad.units import GIB, MIB
@@ -98,6 +99,7 @@ async def a_house(
     by_label: Mapping[str, tuple[Script, ...]] | None = None,
     policies: Callable[[str], ModelPolicy] = no_policy,
     place: PlaceFunction = place,
+    publish: Callable[[Note], None] = to_the_log_only,
 ) -> AsyncIterator[House]:
     """Run a supervisor; stop it at the end and check that nothing is left."""
     runner = runner or RunnerConfig()
@@ -112,6 +114,7 @@ async def a_house(
             runner,
             read_ahead,
             lambda: reads_asked_at.append(trio.current_time()),
+            publish=publish,
         )
         house = House(core, loop, Supervisor(loop, policies), launcher, reads_asked_at)
         async with trio.open_nursery() as nursery:

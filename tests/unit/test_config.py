@@ -25,7 +25,7 @@ HERE = StoreConfig(models_path=Path("/models"))
 
 
 def test_the_sections_are_the_ones_of_the_design() -> None:
-    assert tuple(SECTIONS) == ("http", "scheduling", "runner", "gpu", "store", "log")
+    assert tuple(SECTIONS) == ("http", "scheduling", "runner", "gpu", "store", "admin", "log")
 
 
 def test_every_field_is_a_documented_setting() -> None:
