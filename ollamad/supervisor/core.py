@@ -13,6 +13,7 @@ Invariants (checked by the property tests):
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -23,6 +24,7 @@ from ollamad.errors import (
     Draining,
     OllamadError,
     QueueFull,
+    RunnerCrashed,
 )
 from ollamad.gpu.budget import Amounts, Budget
 from ollamad.gpu.devices import HOST
@@ -37,11 +39,14 @@ from ollamad.supervisor.events import (
     DrainAsked,
     Event,
     RequestArrived,
+    RequestContinues,
     RequestGone,
+    RequestServedAgain,
     RunnerId,
     UnloadAsked,
 )
 from ollamad.supervisor.eviction import choose_victims
+from ollamad.supervisor.healing import Verdict
 from ollamad.supervisor.residents import COMING, LEAVING, SERVING, Resident
 from ollamad.supervisor.roster import Roster
 from ollamad.supervisor.tickets import Ticket, TicketEvent, TicketLine, TicketState
@@ -116,6 +121,10 @@ class Core:
             case RequestGone(ticket_id):
                 self.roster.give_back(ticket_id, now)
                 self.line.close(ticket_id)
+            case RequestContinues():
+                self._request_continues(event, now)
+            case RequestServedAgain():
+                self._request_served_again(event, now)
             case UnloadAsked(weights_id):
                 self.roster.unload(weights_id)
             case DrainAsked():
@@ -141,6 +150,63 @@ class Core:
                 ticket,
                 QueueFull("server busy, please try again.  maximum pending requests exceeded"),
             )
+
+    def _request_continues(self, event: RequestContinues, now: float) -> None:
+        """A request has lost its runner.
+
+        1. Its client has left meanwhile: nothing.
+        2. The runner was stopped because its patience with an eviction ended: so does the request,
+           or it would take the room back from those for whom it was made.
+        3. It is the likely killer: it ends, and its model is not to blame.
+        4. It has gone on often enough: it ends.
+        5. It waits at the front of the line, and is settled like everybody there.
+        """
+        ticket = self.line.put_back(event.ticket, now)
+        if ticket is None:  # 1
+            return
+        runner, name = self.roster.leased_by(ticket.id), ticket.subject.name
+        self.roster.give_back(ticket.id, now)
+        if runner is not None and not runner.has_failed:  # 2
+            text = f"{name} was stopped to make room before the answer was complete"
+            self._refuse(ticket, RunnerCrashed(text))
+            return
+        record, limit = ticket.healing, self.scheduling.heal_attempts_max
+        ticket.starves_at = now + self.scheduling.starvation_s
+        match record.judge(event.part, attempts_max=limit):
+            case Verdict.BLAMED:  # 3
+                text = f"{event.error.message}. This request is the likely cause: the runner of "
+                text += f"{name} ended {record.n_deaths} times in a row while it was computed"
+                self._refuse(ticket, RunnerCrashed(text, blames_request=True))
+                self.roster.forgive(ticket.weights_id, record.n_deaths, now)
+                self.roster.note(
+                    f"a request to {name} is refused: its runner ended {record.n_deaths} times in "
+                    "a row while it was computed",
+                    level=logging.WARNING,
+                )
+            case Verdict.SPENT:  # 4
+                text = event.error.message
+                if limit:
+                    text += f"; the answer had been continued {record.n_healed} times already"
+                self._refuse(ticket, RunnerCrashed(text))
+            case Verdict.GOES_ON:  # 5
+                pass
+
+    def _request_served_again(self, event: RequestServedAgain, now: float) -> None:
+        """A request survived its new runner, and the runner it: others may join them."""
+        ticket, runner = self.line.granted(event.ticket), self.roster.leased_by(event.ticket)
+        if ticket is None or runner is None:
+            return
+        ticket.healing.is_on_trial = False
+        runner.on_trial = None if runner.on_trial == ticket.id else runner.on_trial
+        pause_s = now - ticket.lost_at
+        self.roster.note(
+            f"healed: a request to {ticket.subject.name} goes on after {event.n_tokens} tokens "
+            f"and a pause of {pause_s:.1f} s",
+            runner=runner.runner,
+            tokens=event.n_tokens,
+            pause_s=round(pause_s, 3),
+            attempt=ticket.healing.n_healed,
+        )
 
     def _can_grant_at_once(self, ticket: Ticket) -> bool:
         resident = self.roster.of(ticket.weights_id)
@@ -299,6 +365,8 @@ class Core:
         # Of the names that share the weights, the last one used is the one that people look for.
         resident.subject = ticket.subject
         resident.leases.add(ticket.id)
+        if ticket.healing.is_on_trial:
+            resident.on_trial = ticket.id
         resident.idle_since = math.inf
         if ticket.keep_alive_s is not None:
             resident.keep_alive_s = ticket.keep_alive_s

@@ -46,6 +46,10 @@ class Resident:
     memory: MemoryUse | None = None
     n_threads: int = 0
     """Threads it computes with now; at first what its plan says."""
+    has_failed: bool = False
+    """It crashed, stalled or could not be loaded; else it leaves because it was ordered to."""
+    on_trial: TicketId | None = None
+    """A request that is to show that the runner survives it, before anybody joins it."""
 
     def __post_init__(self) -> None:
         self.n_threads = self.n_threads or self.plan.n_threads
@@ -65,6 +69,7 @@ class Resident:
         """One more lease may be granted."""
         return (
             self.state is RunnerState.READY
+            and self.on_trial is None
             and len(self.leases) < self.plan.n_slots + LEASES_BEYOND_SLOTS
         )
 

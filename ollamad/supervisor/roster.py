@@ -80,6 +80,15 @@ class Roster:
         """Return the runners in one of these states."""
         return [r for r in self.residents.values() if r.state in wanted]
 
+    def leased_by(self, ticket: TicketId) -> Resident | None:
+        """Return the runner that a ticket has a lease on."""
+        return next((r for r in self.residents.values() if ticket in r.leases), None)
+
+    def forgive(self, weights_id: WeightsId, n_failures: int, now: float) -> None:
+        """Forget a model's last failures: a request was to blame."""
+        if (history := self._failures.get(weights_id)) is not None:
+            history.forgive(n_failures, now)
+
     def idle(self) -> list[Resident]:
         """Return the runners that are ready and that nobody uses."""
         return [r for r in self.residents.values() if r.is_idle]
@@ -160,6 +169,8 @@ class Roster:
             if ticket not in resident.leases:
                 continue
             resident.leases.discard(ticket)
+            if resident.on_trial == ticket:
+                resident.on_trial = None
             if resident.leases:
                 continue
             if resident.state is RunnerState.READY:
@@ -201,6 +212,7 @@ class Roster:
 
     def _failed(self, resident: Resident, error: OllamadError, now: float) -> None:
         """Remember why, and tell those who waited for this very load."""
+        resident.has_failed = True
         was_coming = resident.state in COMING
         history = self._failures.setdefault(
             resident.weights_id, FailureHistory(self._restart_policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -11,6 +12,7 @@ from ollamad.errors import ProtocolBroken
 from ollamad.modelinfo import WeightsId
 from ollamad.options import LoadOptions
 from ollamad.supervisor.events import Subject, TicketId
+from ollamad.supervisor.healing import HealingRecord
 
 
 class TicketState(enum.Enum):
@@ -27,6 +29,8 @@ class TicketEvent(enum.Enum):
 
     GRANTED = "granted"
     REFUSED = "refused"
+    LOST = "lost"
+    """The runner it was granted has died, and it wants another one."""
     GONE = "gone"
 
 
@@ -36,7 +40,10 @@ TRANSITIONS: Final[Mapping[TicketState, Mapping[TicketEvent, TicketState]]] = {
         TicketEvent.REFUSED: TicketState.REFUSED,
         TicketEvent.GONE: TicketState.CLOSED,
     },
-    TicketState.GRANTED: {TicketEvent.GONE: TicketState.CLOSED},
+    TicketState.GRANTED: {
+        TicketEvent.LOST: TicketState.WAITING,
+        TicketEvent.GONE: TicketState.CLOSED,
+    },
     TicketState.REFUSED: {TicketEvent.GONE: TicketState.CLOSED},
     TicketState.CLOSED: {TicketEvent.GONE: TicketState.CLOSED},
 }
@@ -63,6 +70,14 @@ class Ticket:
     state: TicketState = TicketState.WAITING
     needs_room: bool = False
     """It waits for memory or for its model to be reloaded, not just for a load to end."""
+    healing: HealingRecord = dataclasses.field(default_factory=HealingRecord)
+    lost_at: float = -math.inf
+    """When its last runner died."""
+
+    @property
+    def is_back(self) -> bool:
+        """It had a runner before."""
+        return self.lost_at > -math.inf
 
     @property
     def weights_id(self) -> WeightsId:
@@ -95,6 +110,27 @@ class TicketLine:
         if ticket.id in self._open:
             raise ProtocolBroken(f"ticket {ticket.id} arrived twice")
         self._open[ticket.id] = self._waiting[ticket.id] = ticket
+
+    def put_back(self, ticket_id: TicketId, now: float) -> Ticket | None:
+        """Put a granted ticket to the front of the line, behind those put back before it.
+
+        Its request is in the middle of an answer: it has waited its turn already, and the line's
+        limit does not count for it. Returns it, or `None` if it is not open any more.
+        """
+        ticket = self._open.get(ticket_id)
+        if ticket is None:
+            return None
+        ticket.state = advance(ticket.state, TicketEvent.LOST)
+        ticket.lost_at = now
+        others = self._waiting
+        front = {t.id: t for t in others.values() if t.is_back}
+        self._waiting = {**front, ticket.id: ticket, **others}
+        return ticket
+
+    def granted(self, ticket_id: TicketId) -> Ticket | None:
+        """Return a ticket that has a runner."""
+        ticket = self._open.get(ticket_id)
+        return ticket if ticket is not None and ticket.state is TicketState.GRANTED else None
 
     def answer(self, ticket: Ticket, event: TicketEvent) -> None:
         """Take a waiting ticket out of the line with its answer."""

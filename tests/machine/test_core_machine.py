@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ollamad.config import RunnerConfig, SchedulingConfig
-from ollamad.errors import LoadFailed
+from ollamad.errors import LoadFailed, RunnerCrashed
 from ollamad.gpu.devices import HOST, DeviceReading
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import MemoryUse
@@ -21,7 +21,9 @@ from ollamad.supervisor.events import (
     DrainAsked,
     Event,
     MemoryReturned,
+    RequestContinues,
     RequestGone,
+    RequestServedAgain,
     RunnerExited,
     RunnerHello,
     RunnerId,
@@ -32,6 +34,7 @@ from ollamad.supervisor.events import (
     TicketId,
     UnloadAsked,
 )
+from ollamad.supervisor.healing import Part
 from ollamad.units import GIB, MIB
 from tests.values import a_core, a_subject, arrival
 
@@ -65,6 +68,8 @@ class CoreMachine(RuleBasedStateMachine):
         """Processes that have not exited: `started`, `loading` or `loaded`."""
         self.exited: set[RunnerId] = set()
         self.stop_ordered: set[RunnerId] = set()
+        self.back: set[TicketId] = set()
+        """Those that wait for another runner: they had one before."""
         self.excused: set[RunnerId] = set()
         """Runners that may be stopped under their leases."""
 
@@ -121,6 +126,22 @@ class CoreMachine(RuleBasedStateMachine):
         self.waiting.discard(ticket)
         self.granted.pop(ticket, None)
         self.send(RequestGone(ticket))
+
+    @rule(data=st.data(), part=st.sampled_from(Part))
+    def a_lost_request_continues(self, data: st.DataObject, part: Part) -> None:
+        lost = sorted(t for t, runner in self.granted.items() if runner not in self.alive)
+        if not lost:
+            return
+        ticket = data.draw(st.sampled_from(lost))
+        del self.granted[ticket]
+        self.waiting.add(ticket)
+        self.back.add(ticket)
+        self.send(RequestContinues(ticket, part, RunnerCrashed("killed")))
+
+    @rule(data=st.data(), n_tokens=st.integers(0, 9))
+    def a_request_is_served_again(self, data: st.DataObject, n_tokens: int) -> None:
+        if back := sorted(self.back & set(self.granted)):
+            self.send(RequestServedAgain(data.draw(st.sampled_from(back)), n_tokens))
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
@@ -213,7 +234,17 @@ class CoreMachine(RuleBasedStateMachine):
     def the_line_is_bounded_and_true(self) -> None:
         waiting = {ticket.id for ticket in self.core.line.waiting()}
         assert waiting == self.waiting
-        assert len(waiting) <= self.core.scheduling.queue_length_max
+        assert len(waiting - self.back) <= self.core.scheduling.queue_length_max
+
+    @invariant()
+    def who_is_back_waits_in_front(self) -> None:
+        is_back = [ticket.id in self.back for ticket in self.core.line.waiting()]
+        assert is_back == sorted(is_back, reverse=True)
+
+    @invariant()
+    def a_trial_is_of_one_that_is_there(self) -> None:
+        for resident in self.core.residents.values():
+            assert resident.on_trial is None or resident.on_trial in resident.leases
 
     def teardown(self) -> None:
         """When all have left and time has passed, nothing is resident."""
