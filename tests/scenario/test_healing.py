@@ -88,7 +88,7 @@ async def test_an_answers_measures_are_of_the_whole_answer(autojump_clock: MockC
 def test_wherever_an_answer_is_cut_no_text_is_lost_or_doubled(
     words: str, stop: str, token_bytes: int, cuts: list[int]
 ) -> None:
-    async def answered_by(*scripts: Script) -> tuple[str, Finished]:
+    async def answered_by(scripts: list[Script]) -> tuple[str, Finished]:
         async with a_house(*scripts) as house, leased(house) as lease:
             return await whole(lease.generate(words, SamplingOptions(stop=(stop,))))
 
@@ -97,10 +97,10 @@ def test_wherever_an_answer_is_cut_no_text_is_lost_or_doubled(
     if len(cuts) == 2 and 0 in cuts[1:]:
         dying = dying[:1]
     patient = Script(token_bytes=token_bytes)
-    text, finished = trio.run(answered_by, patient, clock=MockClock(autojump_threshold=0))
+    text, finished = trio.run(answered_by, [patient], clock=MockClock(autojump_threshold=0))
 
     healed_text, healed = trio.run(
-        answered_by, *dying, patient, clock=MockClock(autojump_threshold=0)
+        answered_by, [*dying, patient], clock=MockClock(autojump_threshold=0)
     )
 
     assert healed_text == text
