@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run smoke test quick lint format lock clean python ready ready-dev
+.PHONY: help run smoke test quick lint soak-kernel format lock clean python ready ready-dev
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ready ## set up if needed, start the daemon, and ask it a first question
 	@$(VENV) -m tools.firstlight run
@@ -21,6 +21,9 @@ quick: ready-dev ## the same without tests that start processes or load models
 
 lint: ready-dev ## lint, types and layers only
 	@$(VENV) -m tools.check --no-tests
+
+soak-kernel: ready-dev ## a million random steps through the scheduling kernel (STEPS=)
+	@$(VENV) -m tools.soak_kernel $(if $(STEPS),--steps $(STEPS))
 
 format: ready-dev ## format the code and mend what the linter can mend
 	@$(VENV) -m ruff format .

@@ -1,8 +1,8 @@
 """Whether a client notices that its runner was killed: `python -m bench.healing --trials 20`.
 
 Starts a daemon of its own with the installed model. In each trial a greedy answer of 200 tokens is
-streamed; after 50 pieces its runner is killed with SIGKILL. Shown are the pause that the client saw,
-whether all tokens came, and whether the text is that of the same answer without a kill.
+streamed; after 50 pieces its runner is killed with SIGKILL. Shown are the pause that the client
+sees, whether all tokens came, and whether the text is that of the same answer without a kill.
 
 It need not be the same: the new runner computes what was answered as one batch and not token by
 token, which rounds differently, and where two tokens are nearly equally likely another one may win.

@@ -17,7 +17,7 @@ from ollamad.config import SETTINGS, Config, changed_keys
 from ollamad.configfile import LoadedConfig
 from ollamad.errors import ConfigError, OllamadError, StartupError
 from ollamad.gpu.budget import Budget
-from ollamad.gpu.devices import HOST, DeviceReading
+from ollamad.gpu.devices import HOST, SeenDevice
 from ollamad.gpu.host import HostMemory, n_cores
 from ollamad.http.doors import Doors
 from ollamad.http.routes import build_app
@@ -32,7 +32,7 @@ from ollamad.runners.readahead import ReadAhead
 from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.compat import PlanDefaults
 from ollamad.supervisor.core import Core
-from ollamad.supervisor.events import DevicesRead
+from ollamad.supervisor.events import DevicesSeen
 from ollamad.supervisor.loop import Loop
 from ollamad.supervisor.service import Supervisor
 from ollamad.units import format_bytes
@@ -87,7 +87,10 @@ class Daemon:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
                 nursery.start_soon(self._read_memory)
-                nursery.start_soon(self._feed_watchdog)
+                if (period_s := self._notifier.watchdog_period_s) is not None:
+                    nursery.start_soon(
+                        feed_watchdog, self._supervisor, self._notifier.watchdog, period_s
+                    )
                 await nursery.start(self._loop.run)
                 await nursery.start(self._serve, self.listener)
                 self._notifier.ready()
@@ -204,21 +207,14 @@ class Daemon:
 
     async def _read_memory(self) -> None:
         while True:
-            self._loop.post(DevicesRead((self._reading(),)))
+            self._loop.post(DevicesSeen((self._main_memory(),)))
             await trio.sleep(self._config.gpu.memory_period_s)
 
-    def _reading(self) -> DeviceReading:
+    def _main_memory(self) -> SeenDevice:
         # The spare is not somebody else's: it becomes a runner's process, and every plan has room
         # for one.
-        reading = self._memory.reading()
-        used_bytes = max(reading.used_bytes - self._launcher.held_bytes, 0)
-        return dataclasses.replace(reading, used_bytes=used_bytes)
-
-    async def _feed_watchdog(self) -> None:
-        period_s = self._notifier.watchdog_period_s
-        while period_s is not None:
-            self._notifier.watchdog()
-            await trio.sleep(period_s)
+        used_bytes = self._memory.reading().used_bytes - self._launcher.held_bytes
+        return SeenDevice(facts=self._memory.facts(), used_bytes=max(used_bytes, 0))
 
     # Stop
 
@@ -231,6 +227,24 @@ class Daemon:
             await self._connections_over.wait()
         with trio.move_on_after(STOP_EXTRA_S):
             await self._supervisor.drain()
+
+
+async def feed_watchdog(supervisor: Supervisor, feed: Callable[[], None], period_s: float) -> None:
+    """Call *feed* every *period_s*, as long as the kernel shows that it does its work.
+
+    A process that runs but no longer decides anything is as dead as one that does not.
+    """
+    while True:
+        until = trio.current_time() + period_s
+        why = "the kernel gives no sign"
+        with trio.move_on_at(until):
+            await supervisor.give_sign()
+            why = supervisor.health(trio.current_time()).why
+        if why:
+            log.error("the watchdog is not fed", reason=why)
+        else:
+            feed()
+        await trio.sleep_until(until)
 
 
 def run(loaded: LoadedConfig, read_config: ReadConfig) -> None:

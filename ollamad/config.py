@@ -174,6 +174,38 @@ class SchedulingConfig:
         "How long a model whose runner failed too often is refused with 503, so that a broken "
         "model does not keep the machine busy loading it.",
     )
+    restart_delay_s: float = setting(
+        kinds.SECONDS,
+        1.0,
+        "How long a model is not started again after its second failure within "
+        "`restart_window_s`, while its requests wait; the first one is forgiven at once. Each "
+        "further failure doubles it.",
+        maximum=3600,
+    )
+    restart_delay_max_s: float = setting(
+        kinds.SECONDS,
+        30.0,
+        "What that delay grows to at most.",
+        maximum=3600,
+    )
+    min_residence_s: float = setting(
+        kinds.SECONDS,
+        10.0,
+        "How long a model that was just loaded is spared when others need its memory, unless "
+        "nothing else makes room. Without it, models that take turns would be loaded again and "
+        "again.",
+        maximum=86400,
+        reloadable=True,
+    )
+    ageing_s: float = setting(
+        kinds.SECONDS,
+        30.0,
+        "A request that has waited this long counts as one priority higher, after twice as long "
+        "as two higher, so that low priorities are served in the end.",
+        minimum=0.1,
+        maximum=86400,
+        reloadable=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

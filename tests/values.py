@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ollamad.config import RunnerConfig, SchedulingConfig
 from ollamad.gpu.budget import Budget
-from ollamad.gpu.devices import HOST, DeviceFacts
+from ollamad.gpu.devices import HOST, DeviceFacts, SeenDevice
 from ollamad.modelinfo import GgufFacts, KvShape, LayerInfo, WeightsId
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import MemoryUse
 from ollamad.supervisor.compat import PlanDefaults
 from ollamad.supervisor.core import Core
-from ollamad.supervisor.events import RequestArrived, Subject, TicketId
+from ollamad.supervisor.events import DevicesSeen, RequestArrived, Subject, TicketId
 from ollamad.units import GIB, MIB
 
 N_CTX_TRAIN = 8192
@@ -64,6 +64,12 @@ def a_core(
         PlanDefaults(runner or RunnerConfig(), n_cores=2),
         Budget([host], {}),
     )
+
+
+def a_reading(used_bytes: int, *, memory_bytes: int = 8 * GIB) -> DevicesSeen:
+    """Return a look at a machine without GPUs, *used_bytes* of whose memory are in use."""
+    host = DeviceFacts(device=HOST, name="host", capacity_bytes=memory_bytes)
+    return DevicesSeen((SeenDevice(facts=host, used_bytes=used_bytes),))
 
 
 def arrival(

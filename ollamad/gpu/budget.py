@@ -31,15 +31,36 @@ class Budget:
     def __init__(
         self, devices: Iterable[DeviceFacts], headroom_bytes: Mapping[DeviceId, int]
     ) -> None:
-        self._accounts = {
-            facts.device: _Account(facts.capacity_bytes, headroom_bytes.get(facts.device, 0))
-            for facts in devices
-        }
+        self._headroom_bytes = dict(headroom_bytes)
+        self._accounts: dict[DeviceId, _Account] = {}
+        for facts in devices:
+            self.see(facts)
 
     @property
     def devices(self) -> tuple[DeviceId, ...]:
         """All devices, in the order they were given."""
         return tuple(self._accounts)
+
+    def see(self, facts: DeviceFacts, *, is_usable: bool = True) -> None:
+        """Learn of a device, or of its new size. One that is not usable has no room at all."""
+        capacity_bytes = facts.capacity_bytes if is_usable else 0
+        if (account := self._accounts.get(facts.device)) is not None:
+            account.capacity_bytes = capacity_bytes
+            return
+        headroom_bytes = self._headroom_bytes.get(facts.device, 0)
+        self._accounts[facts.device] = _Account(capacity_bytes, headroom_bytes)
+
+    def lose(self, device: DeviceId) -> None:
+        """Forget a device and all that was held there."""
+        self._accounts.pop(device, None)
+
+    def held_by(self, holder: Hashable) -> dict[DeviceId, int]:
+        """Return what *holder* holds of each device."""
+        return {
+            device: account.reserved[holder]
+            for device, account in self._accounts.items()
+            if holder in account.reserved
+        }
 
     def ceiling_bytes(self, device: DeviceId) -> int:
         """Return what could be free if no runner of ours were there."""
@@ -63,6 +84,14 @@ class Budget:
     def reserved_bytes(self, device: DeviceId) -> int:
         """Return what all our runners hold."""
         return sum(self._accounts[device].reserved.values())
+
+    def capacity_bytes(self, device: DeviceId) -> int:
+        """Return all that may ever be planned with, headroom included; 0 if it is not usable."""
+        return self._accounts[device].capacity_bytes
+
+    def headroom_bytes(self, device: DeviceId) -> int:
+        """Return what is never planned with."""
+        return self._accounts[device].headroom_bytes
 
     def others_bytes(self, device: DeviceId) -> int:
         """Return what others were last seen to use."""
@@ -90,8 +119,8 @@ class Budget:
         (mapped files are not: the system counts them as available).
         """
         for device, n_bytes in amounts.items():
-            account = self._accounts[device]
-            if holder in account.reserved:
+            account = self._accounts.get(device)
+            if account is not None and holder in account.reserved:
                 account.reserved[holder] = n_bytes
                 account.measured[holder] = own_bytes.get(device, 0)
 

@@ -61,7 +61,7 @@ class Doors:
         self, model: StoredModel, options: LoadOptions, keep_alive: float | None
     ) -> Lease:
         """Return a lease that ends with the request."""
-        lease = await self.supervisor.lease(model, options, keep_alive)
+        lease = await self.supervisor.lease(model, options, keep_alive, request_client())
         request_stack().callback(lease.release)
         return lease
 
@@ -70,6 +70,12 @@ def request_stack() -> contextlib.ExitStack:
     """Return the exit stack of the request that is being handled."""
     stack: contextlib.ExitStack = _scope()[STACK_KEY]
     return stack
+
+
+def request_client() -> str:
+    """Return the address that the request comes from, without the port; empty if it has none."""
+    client = _scope().get("client")
+    return str(client[0]) if client else ""
 
 
 def request_writer() -> PieceWriter | None:

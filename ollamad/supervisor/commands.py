@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import logging
 from collections.abc import Mapping
 
@@ -18,6 +19,8 @@ class StartRunner:
     runner: RunnerId
     name: str
     plan: LoadPlan
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Added to the runner's own, for example the devices that it may see."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,12 +55,47 @@ class AssignThreads:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Note:
-    """A decision for the log, with its numbers."""
+class ReadDevices:
+    """The devices are to be read now: what is decided next depends on it."""
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GiveSign:
+    """The event with this number was handled."""
+
+    number: int
+
+
+class NoteKind(enum.Enum):
+    """What a note is about."""
+
+    QUEUED = "queued"
+    LOADING = "loading"
+    READY = "ready"
+    EVICTING = "evicting"
+    STOPPING = "stopping"
+    UNLOADED = "unloaded"
+    CRASHED = "crashed"
+    STALLED = "stalled"
+    LOAD_FAILED = "load failed"
+    RETRYING = "retrying"
+    COOLING = "cooling"
+    HEALED = "healed"
+    REFUSED = "refused"
+    DEVICE = "device"
+    PINNED = "pinned"
+    RESET = "reset"
+    DAEMON = "daemon"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Note:
+    """A decision or a turn of events for the log and for whoever watches, with its numbers."""
+
+    kind: NoteKind
     message: str
     fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
     level: int = logging.INFO
 
 
-Command = StartRunner | StopRunner | Grant | Refuse | AssignThreads | Note
+Command = StartRunner | StopRunner | Grant | Refuse | AssignThreads | ReadDevices | GiveSign | Note

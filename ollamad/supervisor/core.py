@@ -2,70 +2,95 @@
 
 `handle(event, now)` applies one event, then settles: it walks the line of waiting requests once
 and gives every order that has become possible. `None` means that time has passed. The core never
-awaits and reads no clock, device or process; `supervisor.loop` is its only caller.
+awaits and reads no clock, device or process; `supervisor.loop` is its only caller. What becomes of
+a ticket is said by `supervisor.decisions`; the lives of runners are the roster's.
 
 Invariants (checked by the property tests):
 - the reservations on a device never exceed its budget when they are made;
-- a runner is stopped while leased only by a deadline, a stall or a failed process;
+- a runner is stopped while leased only by a deadline, a stall, a failed process, a lost device or
+  an administrator's force;
 - every ticket gets exactly one answer, unless it left before;
-- when all have left and time has passed, nothing is resident.
+- when all have left and time has passed, nothing is resident but pinned models.
 """
 
 from __future__ import annotations
 
-import logging
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Final
 
 from ollamad.config import SchedulingConfig
-from ollamad.errors import (
-    DoesNotFit,
-    Draining,
-    OllamadError,
-    QueueFull,
-    RunnerCrashed,
+from ollamad.errors import OllamadError, QueueFull, RunnerCrashed
+from ollamad.gpu.budget import Budget
+from ollamad.gpu.placement import place
+from ollamad.modelinfo import WeightsId
+from ollamad.supervisor import daemonstate, notes
+from ollamad.supervisor.commands import (
+    AssignThreads,
+    Command,
+    GiveSign,
+    Grant,
+    Refuse,
 )
-from ollamad.gpu.budget import Amounts, Budget
-from ollamad.gpu.devices import HOST
-from ollamad.gpu.placement import explain_misfit, place
-from ollamad.runners.states import RunnerState
-from ollamad.supervisor import daemonstate
-from ollamad.supervisor.commands import AssignThreads, Command, Grant, Refuse
-from ollamad.supervisor.compat import PlanDefaults, plans, serves
+from ollamad.supervisor.compat import PlanDefaults, serves
 from ollamad.supervisor.daemonstate import DaemonEvent, DaemonState
+from ollamad.supervisor.decisions import Decision, PlaceFunction, Situation, Verdict, decide
 from ollamad.supervisor.events import (
-    DevicesRead,
+    DevicesSeen,
     DrainAsked,
     Event,
+    EvictAsked,
+    PauseAsked,
+    PinAsked,
     RequestArrived,
     RequestContinues,
     RequestGone,
     RequestServedAgain,
+    ResetAsked,
+    RestartAsked,
+    ResumeAsked,
     RunnerId,
+    SignAsked,
+    TicketId,
     UnloadAsked,
 )
-from ollamad.supervisor.eviction import choose_victims
-from ollamad.supervisor.healing import Verdict
-from ollamad.supervisor.residents import COMING, LEAVING, SERVING, Resident
+from ollamad.supervisor.healing import Fate, Part
+from ollamad.supervisor.residents import SERVING, Resident
 from ollamad.supervisor.roster import Roster
-from ollamad.supervisor.tickets import Ticket, TicketEvent, TicketLine, TicketState
-from ollamad.units import format_bytes
+from ollamad.supervisor.steering import Steering
+from ollamad.supervisor.tickets import Ticket, TicketEvent, TicketLine, TicketState, Wish
 
-MODELS_LOADED_AUTO: Final = 3
-"""Models loaded at once for each device, when nothing else is configured: Ollama's number."""
+RETRY_AFTER_MAX_S: Final = 60.0
+"""The longest time that a refused request is told to stay away."""
+LEASE_GUESS_S: Final = 5.0
+"""How long an answer takes, before any was seen."""
+LEASE_WEIGHT: Final = 0.1
+"""How much of the mean of the leases' durations each new one makes."""
+OVERDUE_S: Final = 10.0
+"""A deadline that has passed for so long without being handled shows that the kernel hangs."""
 
 
 class Core:
     """Decides. See the module."""
 
     def __init__(
-        self, scheduling: SchedulingConfig, defaults: PlanDefaults, budget: Budget
+        self,
+        scheduling: SchedulingConfig,
+        defaults: PlanDefaults,
+        budget: Budget,
+        place: PlaceFunction = place,
     ) -> None:
         self.defaults = defaults
         self.roster = Roster(scheduling, budget, self._refuse_waiters)
         self.line = TicketLine()
+        self.steering = Steering(self.roster)
         self.state = DaemonState.SERVING
+        self._place = place
+        self._own_tickets = map(TicketId, itertools.count(-1, -1))
+        self._lease_s = LEASE_GUESS_S
+        self._starves_at = math.inf
+        """When the next of those who wait for room has waited for too long."""
         self._now = -math.inf
 
     @property
@@ -75,7 +100,7 @@ class Core:
 
     @scheduling.setter
     def scheduling(self, limits: SchedulingConfig) -> None:
-        self.roster.scheduling = limits
+        self.roster.scheduling = self.roster.failures.scheduling = limits
 
     @property
     def residents(self) -> Mapping[RunnerId, Resident]:
@@ -94,8 +119,15 @@ class Core:
         self._now = now
         if event is not None:
             self._apply(event, now)
-        self.roster.expire(now)
+        self.roster.end_patience(now)
+        if self.state is not DaemonState.SERVING:
+            self.steering.clear(now)
+        self._bring_back(now)
         self._settle(now)
+        # After settling: one that is not to stay is used first by those who waited for it.
+        self.roster.expire(now)
+        if isinstance(event, RequestArrived):
+            self._note_queued(event.ticket)
         self._share_cores()
         if self.state is DaemonState.DRAINING and not self.residents:
             self.state = daemonstate.advance(self.state, DaemonEvent.ALL_GONE)
@@ -104,13 +136,33 @@ class Core:
 
     def next_deadline(self) -> float:
         """Return when `handle(None, ...)` will have something to do; infinite if never."""
-        # A ticket that starves already waits for an event, not for time.
-        starving = [
-            ticket.starves_at
-            for ticket in self.line.waiting()
-            if ticket.needs_room and ticket.starves_at > self._now
-        ]
-        return min([self.roster.next_deadline(), *starving])
+        put_off = self.roster.failures.next_deadline(self._now) if self.line.n_waiting else math.inf
+        return min(self.roster.next_deadline(), self._starves_at, put_off)
+
+    def overdue(self, now: float) -> str:
+        """Return what should have been done by *now* and was not; empty if all is well."""
+        if (late_s := now - self.next_deadline()) > OVERDUE_S:
+            return f"a deadline passed {late_s:.0f} s ago"
+        # Asked as of the last event: what has become possible since has a deadline of its own.
+        at = self.situation(self._now)
+        for ticket in self.line.in_turn(self._now, self.scheduling.ageing_s):
+            decision = decide(ticket, at, math.inf)
+            is_possible = decision.verdict in {Verdict.GRANT, Verdict.START}
+            if is_possible and now - ticket.arrived_at > OVERDUE_S:
+                return f"a request for {ticket.subject.name} waits though {decision.why}"
+        return ""
+
+    def situation(self, now: float) -> Situation:
+        """Return all that a decision at *now* looks at."""
+        return Situation(
+            state=self.state,
+            roster=self.roster,
+            budget=self.budget,
+            scheduling=self.scheduling,
+            defaults=self.defaults,
+            place=self._place,
+            now=now,
+        )
 
     # Events
 
@@ -119,19 +171,23 @@ class Core:
             case RequestArrived():
                 self._request_arrived(event, now)
             case RequestGone(ticket_id):
-                self.roster.give_back(ticket_id, now)
-                self.line.close(ticket_id)
+                self._request_gone(ticket_id, now)
             case RequestContinues():
                 self._request_continues(event, now)
             case RequestServedAgain():
                 self._request_served_again(event, now)
-            case UnloadAsked(weights_id):
-                self.roster.unload(weights_id)
+            case UnloadAsked() | EvictAsked() | RestartAsked() | ResetAsked() | PinAsked():
+                self.steering.take(event, now)
+            case PauseAsked():
+                self._advance(DaemonEvent.PAUSE_ASKED)
+            case ResumeAsked():
+                self._advance(DaemonEvent.RESUME_ASKED)
             case DrainAsked():
-                self.state = daemonstate.advance(self.state, DaemonEvent.DRAIN_ASKED)
-                self.roster.unload_all()
-            case DevicesRead():
-                self.roster.read(event)
+                self._advance(DaemonEvent.DRAIN_ASKED)
+            case SignAsked(number):
+                self.roster.orders.append(GiveSign(number))
+            case DevicesSeen():
+                self.roster.see(event, now)
             case _:
                 self.roster.take(event, now)
 
@@ -141,6 +197,8 @@ class Core:
             event.subject,
             event.options,
             event.keep_alive_s,
+            client=event.client,
+            arrived_at=now,
             starves_at=now + self.scheduling.starvation_s,
         )
         is_full = self.line.n_waiting >= self.scheduling.queue_length_max
@@ -148,74 +206,86 @@ class Core:
         if is_full and not self._can_grant_at_once(ticket):
             self._refuse(
                 ticket,
-                QueueFull("server busy, please try again.  maximum pending requests exceeded"),
+                QueueFull(
+                    "server busy, please try again.  maximum pending requests exceeded",
+                    retry_after_s=self._retry_after_s(ticket.weights_id),
+                ),
             )
+
+    def _can_grant_at_once(self, ticket: Ticket) -> bool:
+        resident = self.roster.of(ticket.weights_id)
+        return (
+            self.state is DaemonState.SERVING
+            and resident is not None
+            and resident.has_room
+            and serves(resident.plan, ticket.subject, ticket.options)
+            and self.line.waiting_for(ticket.weights_id) == [ticket]
+        )
+
+    def _retry_after_s(self, weights_id: WeightsId) -> float:
+        """Return when those before a newcomer for this model will have been answered, about."""
+        resident = self.roster.of(weights_id)
+        n_slots = resident.plan.n_slots if resident is not None else 1
+        n_before = len(self.line.waiting_for(weights_id)) - 1
+        return min(max(self._lease_s * n_before / n_slots, 1.0), RETRY_AFTER_MAX_S)
+
+    def _request_gone(self, ticket_id: TicketId, now: float) -> None:
+        self.roster.give_back(ticket_id, now)
+        ticket = self.line.close(ticket_id)
+        if ticket is not None and ticket.state is TicketState.GRANTED:
+            self._lease_s += LEASE_WEIGHT * (now - ticket.granted_at - self._lease_s)
 
     def _request_continues(self, event: RequestContinues, now: float) -> None:
         """A request has lost its runner.
 
         1. Its client has left meanwhile: nothing.
-        2. The runner was stopped because its patience with an eviction ended: so does the request,
-           or it would take the room back from those for whom it was made.
+        2. The runner was stopped on purpose, and not to be replaced: so ends the request, or it
+           would take the room back from those for whom it was made.
         3. It is the likely killer: it ends, and its model is not to blame.
         4. It has gone on often enough: it ends.
-        5. It waits at the front of the line, and is settled like everybody there.
+        5. It waits before all others, and is settled like everybody.
         """
         ticket = self.line.put_back(event.ticket, now)
         if ticket is None:  # 1
             return
-        runner, name = self.roster.leased_by(ticket.id), ticket.subject.name
+        runner, name, part = self.roster.leased_by(ticket.id), ticket.subject.name, event.part
         self.roster.give_back(ticket.id, now)
-        if runner is not None and not runner.has_failed:  # 2
-            text = f"{name} was stopped to make room before the answer was complete"
-            self._refuse(ticket, RunnerCrashed(text))
-            return
-        record, limit = ticket.healing, self.scheduling.heal_attempts_max
+        if runner is not None and not runner.has_failed:
+            if not (runner.is_replaced or runner.restarts):  # 2
+                text = f"{name} was stopped to make room before the answer was complete"
+                self._refuse(ticket, RunnerCrashed(text))
+                return
+            part = Part.ABSENT  # Nobody's fault.
         ticket.starves_at = now + self.scheduling.starvation_s
-        match record.judge(event.part, attempts_max=limit):
-            case Verdict.BLAMED:  # 3
-                text = f"{event.error.message}. This request is the likely cause: the runner of "
-                text += f"{name} ended {record.n_deaths} times in a row while it was computed"
-                self._refuse(ticket, RunnerCrashed(text, blames_request=True))
-                self.roster.forgive(ticket.weights_id, record.n_deaths, now)
-                self.roster.note(
-                    f"a request to {name} is refused: its runner ended {record.n_deaths} times in "
-                    "a row while it was computed",
-                    level=logging.WARNING,
-                )
-            case Verdict.SPENT:  # 4
-                text = event.error.message
-                if limit:
+        record, text = ticket.healing, event.error.message
+        match record.judge(part, attempts_max=self.scheduling.heal_attempts_max):
+            case Fate.BLAMED:  # 3
+                text += f". This request is the likely cause: the runner of {name} ended "
+                text += f"{record.n_deaths} times in a row while it was computed"
+                error = RunnerCrashed(text, blames_request=True)
+                self._refuse(ticket, error)
+                self.roster.failures.forgive(ticket.weights_id, record.n_deaths, now)
+                self.roster.note(notes.blamed(ticket, error))
+            case Fate.SPENT:  # 4
+                if record.n_healed:
                     text += f"; the answer had been continued {record.n_healed} times already"
                 self._refuse(ticket, RunnerCrashed(text))
-            case Verdict.GOES_ON:  # 5
+            case Fate.GOES_ON:  # 5
                 pass
 
     def _request_served_again(self, event: RequestServedAgain, now: float) -> None:
         """A request survived its new runner, and the runner it: others may join them."""
         ticket, runner = self.line.granted(event.ticket), self.roster.leased_by(event.ticket)
-        if ticket is None or runner is None:
-            return
-        ticket.healing.is_on_trial = False
-        runner.on_trial = None if runner.on_trial == ticket.id else runner.on_trial
-        pause_s = now - ticket.lost_at
-        self.roster.note(
-            f"healed: a request to {ticket.subject.name} goes on after {event.n_tokens} tokens "
-            f"and a pause of {pause_s:.1f} s",
-            runner=runner.runner,
-            tokens=event.n_tokens,
-            pause_s=round(pause_s, 3),
-            attempt=ticket.healing.n_healed,
-        )
+        if ticket is not None and runner is not None:
+            ticket.healing.is_on_trial = False
+            if runner.on_trial == ticket.id:
+                runner.on_trial = None
+            self.roster.note(notes.healed(runner, ticket, event.n_tokens, now - ticket.lost_at))
 
-    def _can_grant_at_once(self, ticket: Ticket) -> bool:
-        resident = self.roster.of(ticket.weights_id)
-        return (
-            resident is not None
-            and resident.has_room
-            and serves(resident.plan, ticket.subject, ticket.options)
-            and next(self.line.waiting_for(ticket.weights_id)) is ticket
-        )
+    def _advance(self, event: DaemonEvent) -> None:
+        before, self.state = self.state, daemonstate.advance(self.state, event)
+        if self.state is not before:
+            self.roster.note(notes.daemon(self.state))
 
     def _refuse_waiters(self, resident: Resident, error: OllamadError) -> None:
         """Tell those who waited for this very load why it failed."""
@@ -223,124 +293,97 @@ class Core:
             if serves(resident.plan, ticket.subject, ticket.options):
                 self._refuse(ticket, error)
 
+    def _bring_back(self, now: float) -> None:
+        """Ask for those that left only to be started anew, in nobody's name."""
+        departed, self.roster.departed = self.roster.departed, []
+        for resident in departed:
+            if resident.restarts and self.state is DaemonState.SERVING:
+                self.line.add(
+                    Ticket(
+                        next(self._own_tickets),
+                        resident.subject,
+                        resident.options,
+                        resident.keep_alive_s,
+                        arrived_at=now,
+                        starves_at=now + self.scheduling.starvation_s,
+                    )
+                )
+
     # Decisions
 
     def _settle(self, now: float) -> None:
-        """Answer every waiting ticket that can be answered, first come first.
+        """Answer every waiting ticket that can be answered, whose turn it is first.
 
-        Once a ticket waits for room, no later one may start a runner: it could take the room.
+        1. Seats of runners that are ready are taken first: a model must not be evicted for one
+           request while another one only has to sit down.
+        2. What a ticket waits for is kept from those after it. Tickets of one wish are answered
+           alike, so the first that must wait speaks for the others.
         """
-        room_is_claimed = False
-        for ticket in self.line.waiting():
-            if ticket.state is TicketState.WAITING:
-                room_is_claimed |= self._settle_one(ticket, now, may_start=not room_is_claimed)
-
-    def _settle_one(self, ticket: Ticket, now: float, *, may_start: bool) -> bool:
-        """Answer *ticket* if it can be answered now. Return whether it waits for room.
-
-        1. The daemon drains: refuse.
-        2. Its model has a compatible runner with room for one more lease: grant.
-        3. Its model's runner is coming, or full, and compatible: wait for it.
-        4. Its model's runner is leaving: wait until it is gone.
-        5. Its model's runner is incompatible: it must leave first.
-        6. The model cools after failures: refuse, with the reason.
-        7. It can never fit: refuse, with the numbers.
-        8. Another model is being loaded, or someone waits for room: wait.
-        9. As many models are loaded as may be, or memory is short: make room, and wait.
-        10. It fits: start.
-        """
-        if self.state is not DaemonState.SERVING:
-            self._refuse(ticket, Draining("the daemon is stopping and takes no new requests"))
-            return False
-        resident = self.roster.of(ticket.weights_id)
-        if resident is not None:
-            return self._settle_with(resident, ticket, now)
-        if (error := self.roster.cooling(ticket.subject, now)) is not None:
-            self._refuse(ticket, error)
-            return False
-        return self._settle_without(ticket, now, may_start=may_start)
-
-    def _settle_with(self, resident: Resident, ticket: Ticket, now: float) -> bool:
-        """Cases 2 to 5: the model has a runner."""
-        if resident.state in LEAVING:
-            ticket.needs_room = False
-            return False
-        if serves(resident.plan, ticket.subject, ticket.options):
-            ticket.needs_room = False
-            if resident.has_room:
-                self._grant(ticket, resident)
-            return False
-        ticket.needs_room = True
-        if resident.is_idle:
-            self.roster.evict(resident, "other load options are asked for", now)
-        elif ticket.starves_at <= now and resident.state is RunnerState.READY:
-            self.roster.evict(resident, "a request with other load options waited too long", now)
-        return False
-
-    def _settle_without(self, ticket: Ticket, now: float, *, may_start: bool) -> bool:
-        """Cases 7 to 10: the model has no runner."""
-        ceilings = self.budget.ceilings()
-        choices = plans(ticket.subject, ticket.options, self.defaults)
-        placed = [(plan, demand, place(demand, ceilings)) for plan, demand in choices]
-        plan, demand, placement = next((one for one in placed if one[2] is not None), placed[-1])
-        if placement is None:
-            text = explain_misfit(demand, self.budget)
-            self._refuse(ticket, DoesNotFit(f"{ticket.subject.name} {text}"))
-            return False
-        if not may_start or self.roster.in_state(*COMING):
-            return False
-        if not self._has_place(ticket, now):
-            return True
-        if not self.budget.fits(placement.amounts):
-            self._make_room(ticket, placement.amounts, now)
-            return True
-        self.roster.start(ticket.subject, plan, demand, placement, now)
-        ticket.needs_room = False
-        return False
-
-    def _has_place(self, ticket: Ticket, now: float) -> bool:
-        """Return whether one more model may be loaded; if not, make one leave."""
-        maximum = self.scheduling.models_loaded_max
-        maximum = maximum or MODELS_LOADED_AUTO * len(self.budget.devices)
-        if len(self.residents) < maximum:
-            return True
-        ticket.needs_room = True
-        if not self.roster.in_state(*LEAVING):
-            idle = self.roster.idle()
-            if idle:
-                oldest = min(idle, key=lambda r: (r.idle_since, r.runner))
-                self.roster.evict(oldest, f"{ticket.subject.name} needs its place", now)
-            elif ticket.starves_at <= now:
-                self._drain_a_busy_one(ticket, now)
-        return False
-
-    def _make_room(self, ticket: Ticket, needed: Amounts, now: float) -> None:
-        """Make runners leave until *needed* fits, if it can be known to help.
-
-        1. Some are leaving already: their memory may be enough, wait.
-        2. Enough idle ones: evict the fewest.
-        3. Only together with busy ones: wait, and when waiting took too long, drain one.
-        """
-        ticket.needs_room = True
-        if self.roster.in_state(*LEAVING):
+        self._starves_at = math.inf
+        if not self.line.n_waiting:
             return
-        idle = self.roster.idle()
-        victims = choose_victims(idle, needed, self.budget)
-        for victim in victims or ():
-            self.roster.evict(
-                victim,
-                f"{ticket.subject.name} needs {format_bytes(needed[HOST])}, "
-                f"{format_bytes(max(self.budget.free_bytes(HOST), 0))} are free",
-                now,
-            )
-        if victims is None and ticket.starves_at <= now:
-            self._drain_a_busy_one(ticket, now)
+        in_turn = self.line.in_turn(now, self.scheduling.ageing_s)
+        at = self.situation(now)
+        for ticket in in_turn:
+            resident = self.roster.of(ticket.weights_id)
+            if resident is not None and resident.has_room:
+                decision = decide(ticket, at, math.inf)
+                if decision.verdict is Verdict.GRANT:
+                    self._carry_out(decision, ticket, now)
+        starves_at: dict[Wish, float] = {}
+        for ticket in self.line.waiting():
+            starves_at.setdefault(ticket.wish, ticket.starves_at)
+        decided: dict[Wish, Decision] = {}
+        for ticket in in_turn:
+            if ticket.state is not TicketState.WAITING:
+                continue
+            wish = ticket.wish
+            known = decided.get(wish)
+            decision = known or decide(ticket, at, starves_at[wish])
+            ticket.waits_for = decision.why
+            if known is not None:
+                continue
+            if decision.needs_room and starves_at[wish] > now:
+                self._starves_at = min(self._starves_at, starves_at[wish])
+            self._carry_out(decision, ticket, now)
+            if decision.verdict is not Verdict.REFUSE:
+                decided[wish] = decision
 
-    def _drain_a_busy_one(self, ticket: Ticket, now: float) -> None:
-        ready = self.roster.in_state(RunnerState.READY)
-        if ready:
-            fewest = min(ready, key=lambda r: (len(r.leases), r.runner))
-            self.roster.evict(fewest, f"{ticket.subject.name} waited too long for room", now)
+    def _carry_out(self, decision: Decision, ticket: Ticket, now: float) -> None:
+        match decision.verdict:
+            case Verdict.GRANT:
+                assert decision.resident is not None  # noqa: S101 - it says whose seat it is
+                self._grant(ticket, decision.resident, now)
+            case Verdict.REFUSE:
+                assert decision.error is not None  # noqa: S101 - it says why
+                self._refuse(ticket, decision.error)
+            case Verdict.EVICT:
+                for victim in decision.victims:
+                    self.roster.evict(victim, decision.why, now)
+            case Verdict.START:
+                self._start(decision, ticket, now)
+            case Verdict.JOIN | Verdict.WAIT:
+                pass
+
+    def _start(self, decision: Decision, ticket: Ticket, now: float) -> None:
+        assert decision.choice is not None  # noqa: S101 - it says how
+        keep_alive_s = ticket.subject.policy.keep_alive_s
+        if keep_alive_s is None:
+            keep_alive_s = self.scheduling.keep_alive_s
+        self.roster.start(
+            Resident(
+                runner=self.roster.next_runner(),
+                subject=ticket.subject,
+                options=ticket.options,
+                plan=decision.choice.plan,
+                demand=decision.choice.demand,
+                placement=decision.choice.placement,
+                keep_alive_s=keep_alive_s,
+                started_at=now,
+                since=now,
+                is_pinned=self.steering.is_pinned(ticket.subject),
+            )
+        )
 
     def _share_cores(self) -> None:
         """Let the runners that are used share the cores: together they never use more.
@@ -360,18 +403,32 @@ class Core:
 
     # Orders
 
-    def _grant(self, ticket: Ticket, resident: Resident) -> None:
+    def _grant(self, ticket: Ticket, resident: Resident, now: float) -> None:
         self.line.answer(ticket, TicketEvent.GRANTED)
+        ticket.granted_at = now
         # Of the names that share the weights, the last one used is the one that people look for.
         resident.subject = ticket.subject
+        resident.is_pinned |= self.steering.is_pinned(ticket.subject)
+        if ticket.keep_alive_s is not None:
+            resident.keep_alive_s = ticket.keep_alive_s
+        if ticket.is_own:
+            self.line.close(ticket.id)
+            return
         resident.leases.add(ticket.id)
         if ticket.healing.is_on_trial:
             resident.on_trial = ticket.id
         resident.idle_since = math.inf
-        if ticket.keep_alive_s is not None:
-            resident.keep_alive_s = ticket.keep_alive_s
         self.roster.orders.append(Grant(ticket.id, resident.runner))
 
     def _refuse(self, ticket: Ticket, error: OllamadError) -> None:
         self.line.answer(ticket, TicketEvent.REFUSED)
-        self.roster.orders.append(Refuse(ticket.id, error))
+        if not ticket.is_own:
+            self.roster.orders.append(Refuse(ticket.id, error))
+        self.roster.note(notes.refused(ticket, error))
+
+    def _note_queued(self, ticket_id: TicketId) -> None:
+        """Say that the newcomer waits, and where in the line."""
+        line = self.line.in_turn(self._now, self.scheduling.ageing_s)
+        for place_, ticket in enumerate(line, start=1):
+            if ticket.id == ticket_id:
+                self.roster.note(notes.queued(ticket, place_))

@@ -1,4 +1,8 @@
-"""The daemon's own machine: serving, draining, stopped. Before it serves there is no core."""
+"""The daemon's own machine: serving, paused, draining, stopped. Before it serves there is no core.
+
+Paused is what an administrator's drain makes: no new work, models leave, and it may serve again.
+Draining is the way to the daemon's end and never turns back.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ class DaemonState(enum.Enum):
     """Where the daemon is in its life."""
 
     SERVING = "serving"
+    PAUSED = "paused"
     DRAINING = "draining"
     STOPPED = "stopped"
 
@@ -20,17 +25,36 @@ class DaemonState(enum.Enum):
 class DaemonEvent(enum.Enum):
     """What can happen to the daemon."""
 
+    PAUSE_ASKED = "pause asked"
+    RESUME_ASKED = "resume asked"
     DRAIN_ASKED = "drain asked"
     ALL_GONE = "all gone"
 
 
+S, E = DaemonState, DaemonEvent
+
 TRANSITIONS: Final[Mapping[DaemonState, Mapping[DaemonEvent, DaemonState]]] = {
-    DaemonState.SERVING: {DaemonEvent.DRAIN_ASKED: DaemonState.DRAINING},
-    DaemonState.DRAINING: {
-        DaemonEvent.DRAIN_ASKED: DaemonState.DRAINING,
-        DaemonEvent.ALL_GONE: DaemonState.STOPPED,
+    S.SERVING: {
+        E.PAUSE_ASKED: S.PAUSED,
+        E.RESUME_ASKED: S.SERVING,
+        E.DRAIN_ASKED: S.DRAINING,
     },
-    DaemonState.STOPPED: {DaemonEvent.DRAIN_ASKED: DaemonState.STOPPED},
+    S.PAUSED: {
+        E.PAUSE_ASKED: S.PAUSED,
+        E.RESUME_ASKED: S.SERVING,
+        E.DRAIN_ASKED: S.DRAINING,
+    },
+    S.DRAINING: {
+        E.PAUSE_ASKED: S.DRAINING,
+        E.RESUME_ASKED: S.DRAINING,
+        E.DRAIN_ASKED: S.DRAINING,
+        E.ALL_GONE: S.STOPPED,
+    },
+    S.STOPPED: {
+        E.PAUSE_ASKED: S.STOPPED,
+        E.RESUME_ASKED: S.STOPPED,
+        E.DRAIN_ASKED: S.STOPPED,
+    },
 }
 
 

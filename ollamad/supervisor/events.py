@@ -6,7 +6,7 @@ import dataclasses
 from typing import NewType
 
 from ollamad.errors import OllamadError, RunnerCrashed
-from ollamad.gpu.devices import DeviceReading
+from ollamad.gpu.devices import SeenDevice
 from ollamad.modelinfo import GgufFacts, WeightsId
 from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
@@ -41,6 +41,8 @@ class RequestArrived:
     options: LoadOptions
     keep_alive_s: float | None = None
     """`None` leaves the runner's as it is."""
+    client: str = ""
+    """Who asks, as an opaque name: requests of several clients take turns."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,8 +82,55 @@ class UnloadAsked:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class EvictAsked:
+    """An administrator wants this runner away: when its answers are finished, or by force now."""
+
+    weights_id: WeightsId
+    by_force: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RestartAsked:
+    """An administrator wants this runner replaced by a new one when its answers are finished."""
+
+    weights_id: WeightsId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResetAsked:
+    """An administrator wants the failures of these weights forgotten."""
+
+    weights_id: WeightsId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PinAsked:
+    """An administrator says whether these weights stay once they are loaded."""
+
+    weights_id: WeightsId
+    is_pinned: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """An administrator wants no new work taken, and all models gone, until work is resumed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """An administrator wants work taken again."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class DrainAsked:
-    """The daemon is to take no new work and let go of what is idle."""
+    """The daemon is to end: to take no new work and let go of what is idle."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SignAsked:
+    """Somebody wants to know whether events are still handled."""
+
+    number: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +138,8 @@ class RunnerHello:
     """A runner's process is up."""
 
     runner: RunnerId
+    pid: int = 0
+    """Its process, as drivers list it; 0 if it did not say."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,6 +164,8 @@ class RunnerLoadFailed:
 
     runner: RunnerId
     error: OllamadError
+    out_of_memory: bool = False
+    """A device had less room than was planned with."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,10 +192,10 @@ class MemoryReturned:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class DevicesRead:
-    """Memory was read."""
+class DevicesSeen:
+    """All devices that there are now, main memory included. A GPU that is missing is lost."""
 
-    readings: tuple[DeviceReading, ...]
+    devices: tuple[SeenDevice, ...]
 
 
 Event = (
@@ -151,7 +204,14 @@ Event = (
     | RequestContinues
     | RequestServedAgain
     | UnloadAsked
+    | EvictAsked
+    | RestartAsked
+    | ResetAsked
+    | PinAsked
+    | PauseAsked
+    | ResumeAsked
     | DrainAsked
+    | SignAsked
     | RunnerHello
     | RunnerProgress
     | RunnerLoaded
@@ -159,5 +219,5 @@ Event = (
     | RunnerStalled
     | RunnerExited
     | MemoryReturned
-    | DevicesRead
+    | DevicesSeen
 )

@@ -43,7 +43,7 @@ class Part(enum.Enum):
     """The runner had it in hand, and nothing had come of it yet."""
 
 
-class Verdict(enum.Enum):
+class Fate(enum.Enum):
     """What becomes of a request that has lost its runner."""
 
     GOES_ON = "goes on"
@@ -64,7 +64,7 @@ class HealingRecord:
     is_on_trial: bool = False
     """It must show that a runner survives it before others join it there."""
 
-    def judge(self, part: Part, *, attempts_max: int) -> Verdict:
+    def judge(self, part: Part, *, attempts_max: int) -> Fate:
         """Take note of another death, and say what becomes of the request.
 
         1. It was in hand at this death and the one before, and got nothing: blamed.
@@ -74,12 +74,12 @@ class HealingRecord:
         if part is not Part.ABSENT:
             self.n_deaths += 1
         if part is Part.UNSERVED and self.n_deaths >= DEATHS_OF_A_KILLER:
-            return Verdict.BLAMED
+            return Fate.BLAMED
         if self.n_healed >= attempts_max:
-            return Verdict.SPENT
+            return Fate.SPENT
         self.n_healed += 1
         self.is_on_trial = self.is_on_trial or part is not Part.ABSENT
-        return Verdict.GOES_ON
+        return Fate.GOES_ON
 
 
 class Suspects:

@@ -1,30 +1,34 @@
 """The roster: which runners there are, and the life of each. Part of the kernel, and as pure.
 
-It takes what happens to runners, keeps their deadlines, reservations and failures, and orders them
+It takes what happens to runners and devices, keeps deadlines and reservations, and orders runners
 started and stopped when the core decides so. Who may use them is the core's.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import assert_never
 
 from ollamad.config import SchedulingConfig
-from ollamad.errors import CoolingDown, LoadFailed, LoadTimedOut, OllamadError, RunnerCrashed
+from ollamad.errors import LoadFailed, LoadTimedOut, OllamadError, RunnerCrashed
 from ollamad.errors import RunnerStalled as RunnerStalledError
 from ollamad.gpu.budget import Budget
 from ollamad.gpu.devices import HOST
-from ollamad.gpu.estimate import MemoryDemand
-from ollamad.gpu.placement import Placement
 from ollamad.modelinfo import WeightsId
-from ollamad.runners.protocol import LoadPlan
 from ollamad.runners.states import RunnerEvent, RunnerState
-from ollamad.supervisor.commands import Command, Note, StartRunner, StopRunner
+from ollamad.supervisor import notes
+from ollamad.supervisor.commands import (
+    Command,
+    Note,
+    NoteKind,
+    ReadDevices,
+    StartRunner,
+    StopRunner,
+)
 from ollamad.supervisor.events import (
-    DevicesRead,
+    DevicesSeen,
     MemoryReturned,
     RunnerExited,
     RunnerHello,
@@ -33,12 +37,11 @@ from ollamad.supervisor.events import (
     RunnerLoadFailed,
     RunnerProgress,
     RunnerStalled,
-    Subject,
     TicketId,
 )
+from ollamad.supervisor.failures import FailureBook
+from ollamad.supervisor.inventory import Inventory
 from ollamad.supervisor.residents import COMING, Resident
-from ollamad.supervisor.restart import FailureHistory, RestartPolicy
-from ollamad.units import format_bytes
 
 OfRunner = (
     RunnerHello
@@ -59,15 +62,18 @@ class Roster:
         self,
         scheduling: SchedulingConfig,
         budget: Budget,
-        on_failed_load: Callable[[Resident, OllamadError], None],
+        tell_waiters: Callable[[Resident, OllamadError], None],
     ) -> None:
         self.scheduling = scheduling
         self.budget = budget
+        self.inventory = Inventory(budget)
+        self.failures = FailureBook(scheduling)
         self.residents: dict[RunnerId, Resident] = {}
+        self.departed: list[Resident] = []
+        """Those that are GONE; whoever has seen them empties it."""
         self.orders: list[Command] = []
         """What is to be done, in order; whoever carries it out empties it."""
-        self._on_failed_load = on_failed_load
-        self._failures: dict[WeightsId, FailureHistory] = {}
+        self.tell_waiters = tell_waiters
         self._runner_ids = map(RunnerId, itertools.count(1))
 
     # Lookups
@@ -76,22 +82,13 @@ class Roster:
         """Return the runner that has these weights, if there is one."""
         return next((r for r in self.residents.values() if r.weights_id == weights_id), None)
 
-    def in_state(self, *wanted: RunnerState) -> list[Resident]:
-        """Return the runners in one of these states."""
-        return [r for r in self.residents.values() if r.state in wanted]
-
     def leased_by(self, ticket: TicketId) -> Resident | None:
         """Return the runner that a ticket has a lease on."""
         return next((r for r in self.residents.values() if ticket in r.leases), None)
 
-    def forgive(self, weights_id: WeightsId, n_failures: int, now: float) -> None:
-        """Forget a model's last failures: a request was to blame."""
-        if (history := self._failures.get(weights_id)) is not None:
-            history.forgive(n_failures, now)
-
-    def idle(self) -> list[Resident]:
-        """Return the runners that are ready and that nobody uses."""
-        return [r for r in self.residents.values() if r.is_idle]
+    def in_state(self, wanted: Collection[RunnerState]) -> list[Resident]:
+        """Return the runners in one of these states."""
+        return [r for r in self.residents.values() if r.state in wanted]
 
     def next_deadline(self) -> float:
         """Return when a runner's time is over; infinite if no clock runs."""
@@ -99,28 +96,42 @@ class Roster:
             (min(r.deadline, r.expires_at) for r in self.residents.values()), default=math.inf
         )
 
-    def cooling(self, subject: Subject, now: float) -> CoolingDown | None:
-        """Return why *subject* may not be started yet, or `None` if it may."""
-        history = self._failures.get(subject.weights_id)
-        until = history.cooling_until(now) if history is not None else None
-        if history is None or until is None:
-            return None
-        return CoolingDown(
-            f"{subject.name} failed {len(history.failed_at)} times, last: "
-            f"{history.last_reason}; it is not started again for {until - now:.0f} s",
-            retry_after_s=until - now,
-        )
+    # What happens to devices
 
-    # What happens
+    def see(self, event: DevicesSeen, now: float) -> None:
+        """Learn which devices there are now. Runners on one that is lost or not trusted leave."""
+        changes = self.inventory.take(event, self.residents.values())
+        for one in changes.came:
+            self.note(notes.device(one, "there"))
+        for one in changes.lost:
+            self.note(notes.device(one, "lost"))
+        for one in changes.turned:
+            self.note(notes.device(one, one.health.value))
+        for resident in list(self.residents.values()):
+            if resident.state is RunnerState.RECLAIMING:
+                self._check_returned(resident, now)
+            elif any(map(self.inventory.is_lost, resident.gpus)):
+                resident.is_replaced = True
+                self.stop(resident, "its device is lost", now)
+            elif not all(map(self.inventory.is_usable, resident.gpus)):
+                self._move(resident, now)
 
-    def read(self, event: DevicesRead) -> None:
-        """Learn what others use, unless a runner of ours comes or goes.
+    def _move(self, resident: Resident, now: float) -> None:
+        """Let a runner leave a device that is not trusted; the next request starts it elsewhere."""
+        resident.is_replaced = True
+        if resident.state in COMING:
+            self.stop(resident, "its device is not used any more", now)
+        elif resident.state is RunnerState.READY:
+            self.evict(resident, "its device is not used any more", now)
 
-        Then what it uses cannot be told from what others use.
-        """
-        if all(r.state is RunnerState.READY for r in self.residents.values()):
-            for reading in event.readings:
-                self.budget.take_reading(reading)
+    def _check_returned(self, resident: Resident, now: float) -> None:
+        if resident.unreturned:
+            held = self.budget.held_by(resident.runner)
+            resident.unreturned = self.inventory.still_holds(resident, held)
+            if not resident.unreturned:
+                self._returned(resident, now)
+
+    # What happens to runners
 
     def take(self, event: OfRunner, now: float) -> None:
         """Take what happened to a runner. A late word from one that is GONE changes nothing."""
@@ -132,24 +143,25 @@ class Roster:
         state = resident.state
         match event:
             case RunnerHello() if state is RunnerState.STARTING:
-                resident.advance(RunnerEvent.HELLO)
+                resident.advance(RunnerEvent.HELLO, now)
+                resident.pid = event.pid
                 resident.deadline = now + self._load_timeout_s
             case RunnerProgress() if state is RunnerState.LOADING:
                 resident.progress = event.fraction
                 resident.deadline = now + self._load_timeout_s
+                self.note(notes.progress(resident))
             case RunnerLoaded() if state is RunnerState.LOADING:
                 self._loaded(resident, event, now)
             case RunnerLoadFailed() if state is RunnerState.LOADING:
-                self._failed(resident, event.error, now)
-                self._leave(resident, RunnerEvent.LOAD_FAILED)
+                self._load_failed(resident, event, now)
             case RunnerStalled() if state in {RunnerState.READY, RunnerState.DRAINING}:
-                self._failed(resident, RunnerStalledError("its engine made no progress"), now)
-                self._leave(resident, RunnerEvent.STALLED)
+                error = RunnerStalledError("its engine made no progress")
+                self._failed(resident, NoteKind.STALLED, error, now)
+                self._leave(resident, RunnerEvent.STALLED, now)
             case RunnerExited() if state not in {RunnerState.RECLAIMING, RunnerState.GONE}:
                 self._exited(resident, event, now)
-            case MemoryReturned() if state is RunnerState.RECLAIMING:
-                resident.advance(RunnerEvent.MEMORY_RETURNED)
-                self._gone(resident)
+            case MemoryReturned() if state is RunnerState.RECLAIMING and not resident.unreturned:
+                self._returned(resident, now)
             case (
                 RunnerHello()
                 | RunnerProgress()
@@ -176,73 +188,93 @@ class Roster:
             if resident.state is RunnerState.READY:
                 resident.idle_since = now
             elif resident.state is RunnerState.DRAINING:
-                self._leave(resident, RunnerEvent.LAST_LEASE_RELEASED)
+                self._leave(resident, RunnerEvent.LAST_LEASE_RELEASED, now)
 
     def _loaded(self, resident: Resident, event: RunnerLoaded, now: float) -> None:
-        resident.advance(RunnerEvent.LOADED)
-        resident.memory, resident.idle_since, resident.progress = event.memory, now, 1.0
+        resident.advance(RunnerEvent.LOADED, now)
+        resident.memory, resident.progress = event.memory, 1.0
+        resident.ready_at = resident.idle_since = now
+        self.failures.loaded(resident.weights_id)
+        # A GPU's part stays as it was planned until the driver tells what it is.
+        planned = self.budget.held_by(resident.runner)
         self.budget.correct(
             resident.runner,
-            {HOST: resident.held_bytes},
-            {HOST: event.memory.anonymous_bytes},
+            {**planned, HOST: resident.host_bytes},
+            {**planned, HOST: event.memory.anonymous_bytes},
         )
-        self.note(
-            f"{resident.subject.name} is ready "
-            f"({format_bytes(resident.held_bytes)}, {resident.plan.n_slots} slots of "
-            f"{resident.plan.n_ctx} tokens)",
-            runner=resident.runner,
-            memory_bytes=resident.held_bytes,
-            estimated_bytes=resident.demand.total_bytes,
+        self.note(notes.ready(resident))
+
+    def _load_failed(self, resident: Resident, event: RunnerLoadFailed, now: float) -> None:
+        """Its load failed. If for want of memory, it is tried once more with more of it."""
+        is_tried_again = event.out_of_memory and self.failures.ran_out_of_memory(
+            resident.weights_id, now
         )
+        if not is_tried_again:
+            self._failed(resident, NoteKind.LOAD_FAILED, event.error, now)
+            self._leave(resident, RunnerEvent.LOAD_FAILED, now)
+            return
+        margin = self.failures.margin(resident.weights_id)
+        self.note(notes.retrying(resident, event.error, margin))
+        self._leave(resident, RunnerEvent.LOAD_FAILED, now)
+        for other in list(self.residents.values()):
+            shares = not resident.placement.amounts.keys().isdisjoint(other.placement.amounts)
+            if other.is_idle and not other.is_pinned and shares:
+                self.evict(other, f"{resident.subject.name} ran out of memory", now)
 
     def _exited(self, resident: Resident, event: RunnerExited, now: float) -> None:
         """The process has ended.
 
         1. While it was stopping or leaving by itself without leases: as ordered.
         2. Before it was ready: those who wait for this load are told why.
-        3. In the middle of work or while idle: a crash. Its streams end by themselves.
+        3. In the middle of work or while idle: a crash. Its requests ask for another runner.
         """
         state = resident.state
+        text = f"the model's runner ended: {event.detail}"
         if state in COMING:
-            self._failed(resident, LoadFailed(f"the model's runner ended: {event.detail}"), now)
+            self._failed(resident, NoteKind.LOAD_FAILED, LoadFailed(text), now)
         elif state is RunnerState.READY or (state is RunnerState.DRAINING and resident.leases):
-            self._failed(resident, RunnerCrashed(f"the model's runner ended: {event.detail}"), now)
-        resident.advance(RunnerEvent.EXITED)
+            self._failed(resident, NoteKind.CRASHED, RunnerCrashed(text), now)
+        resident.advance(RunnerEvent.EXITED, now)
         resident.deadline = now + self.scheduling.reclaim_timeout_s
+        resident.unreturned = self.inventory.unreturned(resident)
+        if resident.unreturned:
+            self.orders.append(ReadDevices())
 
-    def _failed(self, resident: Resident, error: OllamadError, now: float) -> None:
+    def _failed(self, resident: Resident, kind: NoteKind, error: OllamadError, now: float) -> None:
         """Remember why, and tell those who waited for this very load."""
         resident.has_failed = True
         was_coming = resident.state in COMING
-        history = self._failures.setdefault(
-            resident.weights_id, FailureHistory(self._restart_policy)
-        )
-        history.record(error.message, now)
-        self.note(
-            f"{resident.subject.name} failed: {error.message}",
-            level=logging.ERROR,
-            runner=resident.runner,
-            failures=len(history.failed_at),
-        )
+        history = self.failures.record(resident.subject, error.message, now)
+        self.note(notes.failed(kind, resident, error, history))
+        if history.cooling_until(now) is not None:
+            self.note(notes.cooling(resident, history, now))
         if was_coming:
-            self._on_failed_load(resident, error)
+            self.tell_waiters(resident, error)
+
+    def _returned(self, resident: Resident, now: float) -> None:
+        resident.advance(RunnerEvent.MEMORY_RETURNED, now)
+        self.note(notes.unloaded(resident))
+        self._gone(resident)
 
     def _gone(self, resident: Resident) -> None:
         self.budget.release(resident.runner)
         del self.residents[resident.runner]
-        self.note(f"{resident.subject.name} is unloaded", runner=resident.runner)
+        self.departed.append(resident)
 
     # Time
 
-    def expire(self, now: float) -> None:
-        """Do what is due at *now*: patience that has ended, runners idle for long enough."""
+    def end_patience(self, now: float) -> None:
+        """Do what is due at *now* with runners that have been in a state for too long."""
         for resident in list(self.residents.values()):
             if resident.deadline <= now:
                 self._timed_out(resident, now)
-            elif resident.expires_at <= now:
+        self.failures.forget_old(now)
+
+    def expire(self, now: float) -> None:
+        """Let go of runners that have been idle for long enough."""
+        for resident in list(self.residents.values()):
+            if resident.expires_at <= now:
                 self.evict(resident, f"idle for {now - resident.idle_since:.0f} s", now)
-        for weights_id in [w for w, h in self._failures.items() if h.is_forgotten(now)]:
-            del self._failures[weights_id]
 
     def _timed_out(self, resident: Resident, now: float) -> None:
         name = resident.subject.name
@@ -250,103 +282,63 @@ class Roster:
             case RunnerState.STARTING:
                 text = f"the runner of {name} did not start within "
                 text += f"{self.scheduling.start_timeout_s:g} s"
-                self._failed(resident, LoadTimedOut(text), now)
-                self._leave(resident, RunnerEvent.TIMED_OUT)
+                self._failed(resident, NoteKind.LOAD_FAILED, LoadTimedOut(text), now)
+                self._leave(resident, RunnerEvent.TIMED_OUT, now)
             case RunnerState.LOADING:
                 text = f"loading {name} made no progress for {self._load_timeout_s:g} s"
-                self._failed(resident, LoadTimedOut(text), now)
-                self._leave(resident, RunnerEvent.TIMED_OUT)
+                self._failed(resident, NoteKind.LOAD_FAILED, LoadTimedOut(text), now)
+                self._leave(resident, RunnerEvent.TIMED_OUT, now)
             case RunnerState.DRAINING:
-                self.note(
-                    f"{name} is stopped with {len(resident.leases)} requests after "
-                    f"{self.scheduling.drain_timeout_s:g} s of draining",
-                    level=logging.WARNING,
-                )
-                self._leave(resident, RunnerEvent.TIMED_OUT)
+                why = f"it drained for {self.scheduling.drain_timeout_s:g} s"
+                self.note(notes.stopping(resident, why))
+                self._leave(resident, RunnerEvent.TIMED_OUT, now)
             case RunnerState.RECLAIMING:
-                self.note(
-                    f"the memory of {name} did not come back within "
-                    f"{self.scheduling.reclaim_timeout_s:g} s; going on without it",
-                    level=logging.WARNING,
-                )
-                resident.advance(RunnerEvent.TIMED_OUT)
+                after_s = self.scheduling.reclaim_timeout_s
+                self.note(notes.unloaded(resident, after_s=after_s))
+                resident.advance(RunnerEvent.TIMED_OUT, now)
                 self._gone(resident)
             case _:
                 resident.deadline = math.inf
 
     # Orders
 
-    def start(
-        self,
-        subject: Subject,
-        plan: LoadPlan,
-        demand: MemoryDemand,
-        placement: Placement,
-        now: float,
-    ) -> None:
-        """Reserve what the runner needs, and order it started. It must fit."""
-        resident = Resident(
-            runner=next(self._runner_ids),
-            subject=subject,
-            plan=plan,
-            demand=demand,
-            placement=placement,
-            keep_alive_s=self.scheduling.keep_alive_s,
-            deadline=now + self.scheduling.start_timeout_s,
-        )
-        self.budget.reserve(resident.runner, placement.amounts)
+    def start(self, resident: Resident) -> None:
+        """Reserve what a new runner needs, and order it started. It must fit."""
+        self.budget.reserve(resident.runner, resident.placement.amounts)
         self.residents[resident.runner] = resident
-        self.note(
-            f"loading {subject.name} (needs {format_bytes(demand.total_bytes)}, "
-            f"{plan.n_slots} slots of {plan.n_ctx} tokens)",
-            runner=resident.runner,
-            demand_bytes=demand.total_bytes,
-        )
-        self.orders.append(StartRunner(resident.runner, subject.name, plan))
+        resident.deadline = resident.started_at + self.scheduling.start_timeout_s
+        self.note(notes.loading(resident))
+        self.orders.append(StartRunner(resident.runner, resident.subject.name, resident.plan))
+
+    def next_runner(self) -> RunnerId:
+        """Return a number for a new runner."""
+        return next(self._runner_ids)
 
     def evict(self, resident: Resident, why: str, now: float) -> None:
         """Make a READY runner leave: at once if it is idle, else when its leases are back."""
-        self.note(
-            f"evicting {resident.subject.name}: {why}",
-            runner=resident.runner,
-            leases=len(resident.leases),
-        )
-        resident.advance(RunnerEvent.EVICT_ORDERED)
+        self.note(notes.evicting(resident, why))
+        resident.advance(RunnerEvent.EVICT_ORDERED, now)
         if resident.leases:
             resident.deadline = now + self.scheduling.drain_timeout_s
         else:
-            self._leave(resident, RunnerEvent.LAST_LEASE_RELEASED)
+            self._leave(resident, RunnerEvent.LAST_LEASE_RELEASED, now)
 
-    def unload(self, weights_id: WeightsId) -> None:
-        """Let the runner of these weights leave as soon as nobody uses it."""
-        for resident in self.residents.values():
-            if resident.weights_id == weights_id:
-                resident.keep_alive_s = 0.0
+    def stop(self, resident: Resident, why: str, now: float) -> None:
+        """Stop a runner at once, whoever uses it, if it is not stopping already."""
+        if resident.state in {RunnerState.STOPPING, RunnerState.RECLAIMING}:
+            return
+        self.note(notes.stopping(resident, why))
+        self._leave(resident, RunnerEvent.STOP_ORDERED, now)
 
-    def unload_all(self) -> None:
-        """Let every runner leave as soon as nobody uses it; stop the loads nobody can use."""
-        for resident in self.residents.values():
-            resident.keep_alive_s = 0.0
-            if resident.state in COMING:
-                self._leave(resident, RunnerEvent.STOP_ORDERED)
-
-    def _leave(self, resident: Resident, event: RunnerEvent) -> None:
-        resident.advance(event)
+    def _leave(self, resident: Resident, event: RunnerEvent, now: float) -> None:
+        resident.advance(event, now)
         self.orders.append(StopRunner(resident.runner))
 
-    def note(self, message: str, level: int = logging.INFO, **fields: object) -> None:
-        """Say a decision, with its numbers."""
-        self.orders.append(Note(message, fields, level))
+    def note(self, note: Note) -> None:
+        """Say something, in the order of what is done."""
+        self.orders.append(note)
 
     @property
     def _load_timeout_s(self) -> float:
         timeout_s = self.scheduling.load_timeout_s
         return timeout_s if timeout_s > 0 else math.inf
-
-    @property
-    def _restart_policy(self) -> RestartPolicy:
-        return RestartPolicy(
-            failures_max=self.scheduling.restart_failures_max,
-            window_s=self.scheduling.restart_window_s,
-            cooling_s=self.scheduling.cooling_s,
-        )

@@ -97,7 +97,9 @@ class RunnerTask:
 
     async def _live(self) -> None:
         try:
-            process = await self._launcher.launch(RunnerSpec(label=self._order.name))
+            process = await self._launcher.launch(
+                RunnerSpec(label=self._order.name, environment=self._order.environment)
+            )
         except LoadFailed as exc:
             self._post(RunnerExited(self.runner, exc.message))
             self._post(MemoryReturned(self.runner))
@@ -120,7 +122,8 @@ class RunnerTask:
         # Told first: those whose answers this ends ask the core for another runner.
         self._post(RunnerExited(self.runner, detail))
         client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
-        # A process that has been waited for has given its main memory back.
+        # A process that has been waited for has given its main memory back. What it had of GPUs is
+        # for the kernel to see.
         self._post(MemoryReturned(self.runner))
 
     @property
@@ -160,16 +163,18 @@ class RunnerTask:
             case Loaded():
                 self._post(RunnerLoaded(self.runner, message.memory))
             case LoadFailedMessage():
-                self._post(RunnerLoadFailed(self.runner, self._load_error(message)))
+                out_of_memory = message.code is FailureCode.OUT_OF_MEMORY
+                error = self._load_error(message)
+                self._post(RunnerLoadFailed(self.runner, error, out_of_memory=out_of_memory))
 
     def _hello(self, message: Hello) -> None:
         if message.protocol != PROTOCOL_VERSION:
             text = f"the runner speaks protocol {message.protocol}, we {PROTOCOL_VERSION}; "
             text += "restart the daemon after an upgrade"
-            self._post(RunnerHello(self.runner))
+            self._post(RunnerHello(self.runner, message.pid))
             self._post(RunnerLoadFailed(self.runner, ProtocolBroken(text)))
             return
-        self._post(RunnerHello(self.runner))
+        self._post(RunnerHello(self.runner, message.pid))
         self.client.load(self._order.plan)
 
     def _load_error(self, message: LoadFailedMessage) -> OllamadError:

@@ -1,47 +1,96 @@
-"""The façade the doors use: `lease`, `unload`, `loaded`, `drain`."""
+"""The façade the doors use: `lease`, `unload`, `loaded`, what administrators ask, `drain`."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from ollamad.config import SchedulingConfig
 from ollamad.errors import OllamadError, RunnerCrashed
 from ollamad.modelinfo import StoredModel, WeightsId
+from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
+from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.events import (
     DrainAsked,
+    EvictAsked,
+    PauseAsked,
+    PinAsked,
     RequestArrived,
     RequestContinues,
     RequestGone,
     RequestServedAgain,
+    ResetAsked,
+    RestartAsked,
+    ResumeAsked,
     Subject,
     TicketId,
     UnloadAsked,
 )
+from ollamad.supervisor.explanation import Explanation, explain
 from ollamad.supervisor.healing import Part, Suspects
 from ollamad.supervisor.leases import Lease, LeasedRunner
 from ollamad.supervisor.loop import Loop
 from ollamad.supervisor.runnertask import RunnerTask
-from ollamad.supervisor.views import ResidentView, resident_views
+from ollamad.supervisor.views import (
+    CoolingView,
+    DeviceView,
+    ResidentView,
+    WaitingView,
+    cooling_views,
+    device_views,
+    resident_views,
+    waiting_views,
+)
+
+CLIENT_LETTERS_MAX: Final = 64
+"""Letters of a client's name that are kept; an address has fewer."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the kernel does its work."""
+
+    is_green: bool
+    why: str = ""
+    """What is wrong."""
+
+
+def no_policy(_name: str) -> ModelPolicy:
+    """Return that nothing was laid down for any model."""
+    return NO_POLICY
 
 
 class Supervisor:
-    """Who runs now, for those who ask."""
+    """Who runs now, for those who ask.
 
-    def __init__(self, loop: Loop) -> None:
+    Whatever acts becomes an event for the kernel, which decides when it comes to it. What is
+    returned at once is a snapshot, as true as `/api/ps`.
+    """
+
+    def __init__(self, loop: Loop, policies: Callable[[str], ModelPolicy] = no_policy) -> None:
         self._loop = loop
+        self._policies = policies
         self._tickets = map(TicketId, itertools.count(1))
         self._suspects = Suspects()
 
+    # For users
+
     async def lease(
-        self, model: StoredModel, options: LoadOptions, keep_alive_s: float | None = None
+        self,
+        model: StoredModel,
+        options: LoadOptions,
+        keep_alive_s: float | None = None,
+        client: str = "",
     ) -> Lease:
         """Wait for a runner of *model* and return a lease on it, which must be released.
 
-        Cancellation leaves the line or gives the runner back; a load that others wait for goes on.
+        *client* is who asks, in any words: clients take turns. Cancellation leaves the line or
+        gives the runner back; a load that others wait for goes on.
         Raises what the core refuses with: QueueFull, Draining, CoolingDown, DoesNotFit,
         LoadFailed, LoadTimedOut.
         """
@@ -59,9 +108,10 @@ class Supervisor:
         self._loop.post(
             RequestArrived(
                 ticket=ticket,
-                subject=subject_of(model),
+                subject=self._subject_of(model),
                 options=options,
                 keep_alive_s=keep_alive_s,
+                client=client[:CLIENT_LETTERS_MAX],
             )
         )
         try:
@@ -88,6 +138,88 @@ class Supervisor:
         """Return what is resident now."""
         return resident_views(self._loop.core, trio.current_time(), self._loop.gauges_of)
 
+    # For those who administer the daemon
+
+    def residents(self) -> tuple[ResidentView, ...]:
+        """Return what is resident now."""
+        return self.loaded()
+
+    def waiting(self) -> tuple[WaitingView, ...]:
+        """Return who waits now, whose turn it is first."""
+        return waiting_views(self._loop.core, trio.current_time())
+
+    def devices(self) -> tuple[DeviceView, ...]:
+        """Return the devices as they were last seen."""
+        return device_views(self._loop.core)
+
+    def cooling(self) -> tuple[CoolingView, ...]:
+        """Return the models that are not started again for a while."""
+        return cooling_views(self._loop.core, trio.current_time())
+
+    def explain(self, model: StoredModel, options: LoadOptions) -> Explanation:
+        """Return what would become of a request now. Changes nothing."""
+        subject = self._subject_of(model)
+        return explain(self._loop.core, subject, options, trio.current_time())
+
+    def evict(self, weights_id: WeightsId, force: bool = False) -> bool:
+        """Let a runner leave when its answers are finished, or stop it at once.
+
+        Return whether there is one now.
+        """
+        return self._ask_runner(EvictAsked(weights_id, by_force=force))
+
+    def restart(self, weights_id: WeightsId) -> bool:
+        """Replace a runner by a new one when its answers are finished. Return whether there is
+        one now."""
+        return self._ask_runner(RestartAsked(weights_id))
+
+    def reset(self, weights_id: WeightsId) -> bool:
+        """Forget a model's failures, so that it need not cool. Return whether there are any now."""
+        failures = self._loop.core.roster.failures
+        self._loop.post(ResetAsked(weights_id))
+        return failures.n_failures(weights_id) > 0
+
+    def pin(self, weights_id: WeightsId, pinned: bool) -> bool:
+        """Say whether a model stays once it is loaded. Return whether it is loaded now."""
+        return self._ask_runner(PinAsked(weights_id, pinned))
+
+    def drain_begin(self) -> None:
+        """Take no new work and let all models leave, until `resume`."""
+        self._loop.post(PauseAsked())
+
+    def resume(self) -> None:
+        """Take work again. A daemon that ends does not turn back."""
+        self._loop.post(ResumeAsked())
+
+    async def preload(self, model: StoredModel, options: LoadOptions) -> None:
+        """Load a model, and wait until it is ready. Raises what `lease` raises."""
+        lease = await self.lease(model, options)
+        lease.release()
+
+    def _ask_runner(self, event: EvictAsked | RestartAsked | PinAsked) -> bool:
+        self._loop.post(event)
+        return self._loop.core.roster.of(event.weights_id) is not None
+
+    # For the root
+
+    @property
+    def state(self) -> DaemonState:
+        """Whether the daemon serves, is paused, or is on its way to its end."""
+        return self._loop.core.state
+
+    async def give_sign(self) -> None:
+        """Return when the kernel has handled an event that comes now. As long as it hangs, wait."""
+        await self._loop.give_sign()
+
+    def health(self, now: float) -> Health:
+        """Return whether the kernel does its work.
+
+        It does not if events wait unhandled, if a deadline passed without being met, or if a
+        request waits for something that could be done.
+        """
+        overdue = self._loop.overdue(now)
+        return Health(is_green=not overdue, why=overdue)
+
     def reconfigure(self, scheduling: SchedulingConfig) -> None:
         """Use other limits from the next decision on."""
         self._loop.core.scheduling = scheduling
@@ -96,6 +228,9 @@ class Supervisor:
         """Take no new work, let open requests end, and wait until nothing is resident."""
         self._loop.post(DrainAsked())
         await self._loop.drained.wait()
+
+    def _subject_of(self, model: StoredModel) -> Subject:
+        return subject_of(model, self._policies(model.name.display))
 
 
 class _Claim:
@@ -122,12 +257,13 @@ class _Claim:
         self._loop.post(RequestGone(self._ticket))
 
 
-def subject_of(model: StoredModel) -> Subject:
-    """Return what the core needs to know of a stored model."""
+def subject_of(model: StoredModel, policy: ModelPolicy = NO_POLICY) -> Subject:
+    """Return what the core needs to know of a stored model, and of what is laid down for it."""
     return Subject(
         weights_id=model.weights_id,
         name=model.name.display,
         model_path=str(model.weights_path),
         adapter_paths=tuple(map(str, model.adapter_paths)),
         facts=model.facts,
+        policy=policy,
     )

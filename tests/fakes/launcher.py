@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
+from collections.abc import Mapping
 
 import trio
 import trio.testing
@@ -60,6 +61,7 @@ class Script:
     hello_after_s: float = 0.1
     load_takes_s: float = 2.0
     load_fails: str = ""
+    load_fails_with: FailureCode = FailureCode.NOT_A_MODEL
     weights_bytes: int = GIB
     """What it measures of its weights after loading."""
     word_takes_s: float = 0.05
@@ -72,6 +74,8 @@ class Script:
     """An answer's tokens are so many bytes of the prompt each; 0 is a word each."""
     hangs_after_words: float = math.inf
     beats: bool = True
+    beats_while_hung: bool = False
+    """Its socket is served on, with beats that show no progress."""
     ignores: frozenset[str] = frozenset()
     """Rungs of the stop ladder it is deaf to: `shutdown`, `term`."""
     exits_at_start: bool = False
@@ -176,7 +180,7 @@ class FakeProcess:
     async def _load(self, plan: LoadPlan) -> None:
         await trio.sleep(self.script.load_takes_s)
         if self.script.load_fails:
-            await self.channel.send(LoadFailed(FailureCode.NOT_A_MODEL, self.script.load_fails))
+            await self.channel.send(LoadFailed(self.script.load_fails_with, self.script.load_fails))
             self.end(0)
             return
         memory = MemoryUse(anonymous_bytes=64 * MIB, file_bytes=self.script.weights_bytes)
@@ -198,7 +202,7 @@ class FakeProcess:
             if self._words > self.script.dies_after_words or self.script.dies_of in request.prompt:
                 self.end(KILLED)
             if self._words > self.script.hangs_after_words:
-                await trio.sleep_forever()
+                await self._hang()
             delta = Delta(request.id, offset, text.feed(piece), (offset,))
             await self.channel.send(Deltas((delta,)))
             if self.script.beats:
@@ -227,6 +231,13 @@ class FakeProcess:
         if n_bytes:
             return [data[begin : begin + n_bytes] for begin in range(0, len(data), n_bytes)]
         return [f"{word} ".encode() for word in prompt.split()]
+
+    async def _hang(self) -> None:
+        while self.script.beats_while_hung:
+            await trio.sleep(1)
+            gauges = EngineGauges(steps=self._words - 1, slots_busy=1)
+            await self.channel.send(Beat(gauges))
+        await trio.sleep_forever()
 
     async def _answer(self, question: Embed | Rank) -> None:
         """Answer with numbers of words and characters, after the time of one word."""
@@ -269,11 +280,20 @@ class FakeProcess:
 
 
 class FakeLauncher:
-    """Starts fake runners, the n-th with the n-th script, then with the last one."""
+    """Starts fake runners, the n-th with the n-th script, then with the last one.
 
-    def __init__(self, nursery: trio.Nursery, *scripts: Script) -> None:
+    A model whose name is in *by_label* has scripts of its own.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        *scripts: Script,
+        by_label: Mapping[str, tuple[Script, ...]] | None = None,
+    ) -> None:
         self._nursery = nursery
         self._scripts = scripts or (Script(),)
+        self._by_label = by_label or {}
         self.started: list[FakeProcess] = []
 
     @property
@@ -281,10 +301,16 @@ class FakeLauncher:
         """Processes that have not ended."""
         return [process for process in self.started if not process.exited.is_set()]
 
+    def of(self, label: str) -> list[FakeProcess]:
+        """Return the processes that were started for this model."""
+        return [process for process in self.started if process.spec.label == label]
+
     async def launch(self, spec: RunnerSpec) -> RunnerProcess:
         """Return a started runner."""
         await trio.lowlevel.checkpoint()
-        script = self._scripts[min(len(self.started), len(self._scripts) - 1)]
+        scripts = self._by_label.get(spec.label, self._scripts)
+        so_far = self.started if scripts is self._scripts else self.of(spec.label)
+        script = scripts[min(len(so_far), len(scripts) - 1)]
         if script.launch_fails:
             raise LoadFailedError("cannot start a runner process: no more processes")
         process = FakeProcess(script, pid=1000 + len(self.started), spec=spec)

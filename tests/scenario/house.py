@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ollamad.config import RunnerConfig, SchedulingConfig
 from ollamad.errors import OllamadError
 from ollamad.gpu.devices import HOST
 from ollamad.modelinfo import ModelDetails, StoredModel, WeightsId
+from ollamad.modelpolicy import ModelPolicy
 from ollamad.names import ModelName
 from ollamad.options import LoadOptions, SamplingOptions
 from ollamad.runners.protocol import Finished
@@ -22,7 +23,7 @@ from ollamad.supervisor.core import Core
 from ollamad.supervisor.leases import Lease
 from ollamad.supervisor.loop import Loop
 from ollamad.supervisor.runnertask import ReadAheadOf, no_read_ahead
-from ollamad.supervisor.service import Supervisor
+from ollamad.supervisor.service import Supervisor, no_policy
 from ollamad.units import GIB, MIB
 from tests.fakes.launcher import FakeLauncher, Script
 from tests.values import a_core, some_facts
@@ -85,15 +86,17 @@ async def a_house(
     runner: RunnerConfig | None = None,
     has_spare: bool = False,
     read_ahead: ReadAheadOf = no_read_ahead,
+    by_label: Mapping[str, tuple[Script, ...]] | None = None,
+    policies: Callable[[str], ModelPolicy] = no_policy,
 ) -> AsyncIterator[House]:
     """Run a supervisor; stop it at the end and check that nothing is left."""
     runner = runner or RunnerConfig()
     async with trio.open_nursery() as processes:
-        launcher = FakeLauncher(processes, *scripts)
+        launcher = FakeLauncher(processes, *scripts, by_label=by_label)
         core = a_core(memory_bytes=memory_bytes, scheduling=scheduling, runner=runner)
         spare = SpareLauncher(launcher, runner, own_bytes=lambda _pid: SPARE_BYTES)
         loop = Loop(core, spare if has_spare else launcher, runner, read_ahead)
-        house = House(core, loop, Supervisor(loop), launcher)
+        house = House(core, loop, Supervisor(loop, policies), launcher)
         async with trio.open_nursery() as nursery:
             await nursery.start(loop.run)
             if has_spare:

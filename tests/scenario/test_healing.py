@@ -387,5 +387,5 @@ async def test_the_log_says_what_was_healed_and_no_word_of_it(
     (record,) = (record for record in caplog.records if "healed" in record.message)
     fields = record.__dict__["fields"]
     assert fields["tokens"] == 4
-    assert fields["pause_s"] == pytest.approx(START_S + WORD_S, abs=0.1)
+    assert fields["seconds"] == pytest.approx(START_S + WORD_S, abs=0.1)
     assert "seven" not in caplog.text

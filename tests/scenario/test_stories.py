@@ -21,7 +21,7 @@ from ollamad.errors import (
 from ollamad.options import LoadOptions, SamplingOptions
 from ollamad.runners.states import RunnerState
 from ollamad.units import GIB
-from tests.fakes.launcher import KILLED, TERMINATED, Script
+from tests.fakes.launcher import TERMINATED, Script
 from tests.scenario.house import GEMMA, LLAMA, QWEN, a_house, answer, error_of_lease, leased
 
 
@@ -61,24 +61,6 @@ async def test_ten_requests_for_a_cold_model_share_one_load(autojump_clock: Mock
                 nursery.start_soon(ask, number)
         assert len(house.launcher.started) == 1
     assert sorted(texts) == [f"request {number} " for number in range(10)]
-
-
-async def test_the_loader_may_leave_without_harm_to_those_who_joined(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_house() as house, trio.open_nursery() as nursery:
-        loader = trio.CancelScope()
-
-        async def load() -> None:
-            with loader:
-                async with leased(house):
-                    raise AssertionError("granted after leaving")
-
-        nursery.start_soon(load)
-        await trio.sleep(1)
-        loader.cancel()
-        async with leased(house) as lease:
-            assert lease.waited_s == pytest.approx(1.1)
 
 
 async def test_a_client_that_leaves_in_the_middle_cancels_its_generation(
@@ -180,20 +162,6 @@ async def test_a_load_that_hangs_times_out(autojump_clock: MockClock) -> None:
 
         assert isinstance(refused, LoadTimedOut)
         assert trio.current_time() - asked_at == pytest.approx(60.1)
-
-
-async def test_stop_is_bounded_even_when_runner_ignores_term(autojump_clock: MockClock) -> None:
-    deaf = Script(ignores=frozenset({"shutdown", "term"}))
-    patience = RunnerConfig(ask_patience_s=5, terminate_patience_s=10)
-    async with a_house(deaf, runner=patience) as house:
-        async with leased(house):
-            pass
-        house.supervisor.unload(LLAMA.weights_id)
-        asked_at = trio.current_time()
-
-        (process,) = house.launcher.started
-        assert await process.wait() == KILLED
-        assert trio.current_time() - asked_at == pytest.approx(15)
 
 
 async def test_a_runner_deaf_to_its_protocol_is_terminated(autojump_clock: MockClock) -> None:

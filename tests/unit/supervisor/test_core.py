@@ -15,7 +15,7 @@ from ollamad.errors import (
     OllamadError,
     QueueFull,
 )
-from ollamad.gpu.devices import HOST, DeviceReading
+from ollamad.gpu.devices import HOST
 from ollamad.options import LoadOptions
 from ollamad.runners.states import RunnerState
 from ollamad.supervisor.commands import (
@@ -30,7 +30,6 @@ from ollamad.supervisor.commands import (
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.events import (
-    DevicesRead,
     DrainAsked,
     MemoryReturned,
     RequestGone,
@@ -46,7 +45,7 @@ from ollamad.supervisor.events import (
     UnloadAsked,
 )
 from ollamad.units import GIB
-from tests.values import a_core, a_subject, arrival, some_memory
+from tests.values import a_core, a_reading, a_subject, arrival, some_memory
 
 LLAMA = a_subject(name="llama:8b")
 QWEN = a_subject(name="qwen:8b")
@@ -255,7 +254,7 @@ def test_what_can_never_fit_is_refused_at_once_without_evicting_anyone() -> None
 
 def test_what_others_use_is_not_ours_to_plan_with() -> None:
     core = a_core(memory_bytes=4 * GIB)
-    core.handle(DevicesRead((DeviceReading(device=HOST, used_bytes=3 * GIB),)), 0)
+    core.handle(a_reading(3 * GIB, memory_bytes=4 * GIB), 0)
 
     refused = core.handle(arrival(1, GEMMA), 1)
 
@@ -267,7 +266,7 @@ def test_our_own_memory_is_not_counted_twice() -> None:
     core = resident_core(memory_bytes=4 * GIB)
     own_bytes = some_memory().anonymous_bytes
 
-    core.handle(DevicesRead((DeviceReading(device=HOST, used_bytes=own_bytes),)), 2)
+    core.handle(a_reading(own_bytes, memory_bytes=4 * GIB), 2)
 
     assert core.budget.others_bytes(HOST) == 0
 
@@ -276,7 +275,7 @@ def test_a_reading_taken_while_a_runner_loads_is_not_attributed() -> None:
     core = a_core()
     core.handle(arrival(1, LLAMA), 0)
 
-    core.handle(DevicesRead((DeviceReading(device=HOST, used_bytes=GIB),)), 1)
+    core.handle(a_reading(GIB), 1)
 
     assert core.budget.others_bytes(HOST) == 0
 
@@ -293,7 +292,7 @@ def test_fewer_slots_are_planned_where_all_do_not_fit() -> None:
     assert start.plan.n_slots == 2
 
 
-def test_unstated_options_do_not_reload() -> None:
+def test_an_option_that_is_not_stated_changes_nothing() -> None:
     core = a_core()
     core.handle(arrival(1, LLAMA, options=LoadOptions(n_ctx=2048, n_threads=1)), 0)
     load(core, R1, 1)

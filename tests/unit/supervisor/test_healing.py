@@ -6,10 +6,10 @@ from ollamad.modelinfo import WeightsId
 from ollamad.supervisor.healing import (
     SUSPECTS_KEPT,
     SUSPECTS_KEPT_S,
+    Fate,
     HealingRecord,
     Part,
     Suspects,
-    Verdict,
     fingerprint_of,
 )
 
@@ -17,36 +17,34 @@ A, S, U = Part.ABSENT, Part.SERVED, Part.UNSERVED
 
 
 @pytest.mark.parametrize(
-    ("deaths", "verdict"),
+    ("deaths", "fate"),
     [
-        ([A], Verdict.GOES_ON),
-        ([S], Verdict.GOES_ON),
-        ([U], Verdict.GOES_ON),
-        ([U, U], Verdict.BLAMED),
-        ([S, U], Verdict.BLAMED),
-        ([U, S], Verdict.GOES_ON),
-        ([A, U], Verdict.GOES_ON),
-        ([A, A], Verdict.GOES_ON),
-        ([S, S], Verdict.GOES_ON),
-        ([S, S, S], Verdict.SPENT),
-        ([A, A, A], Verdict.SPENT),
-        ([A, U, U], Verdict.BLAMED),
-        ([S, S, U], Verdict.BLAMED),
+        ([A], Fate.GOES_ON),
+        ([S], Fate.GOES_ON),
+        ([U], Fate.GOES_ON),
+        ([U, U], Fate.BLAMED),
+        ([S, U], Fate.BLAMED),
+        ([U, S], Fate.GOES_ON),
+        ([A, U], Fate.GOES_ON),
+        ([A, A], Fate.GOES_ON),
+        ([S, S], Fate.GOES_ON),
+        ([S, S, S], Fate.SPENT),
+        ([A, A, A], Fate.SPENT),
+        ([A, U, U], Fate.BLAMED),
+        ([S, S, U], Fate.BLAMED),
     ],
     ids=lambda value: "-".join(p.value for p in value) if isinstance(value, list) else value.value,
 )
-def test_who_was_there_twice_and_got_nothing_is_blamed(
-    deaths: list[Part], verdict: Verdict
-) -> None:
+def test_who_was_there_twice_and_got_nothing_is_blamed(deaths: list[Part], fate: Fate) -> None:
     record = HealingRecord()
-    verdicts = [record.judge(part, attempts_max=2) for part in deaths]
+    fates = [record.judge(part, attempts_max=2) for part in deaths]
 
-    assert verdicts[-1] is verdict
-    assert verdicts[:-1] == [Verdict.GOES_ON] * (len(deaths) - 1)
+    assert fates[-1] is fate
+    assert fates[:-1] == [Fate.GOES_ON] * (len(deaths) - 1)
 
 
 def test_without_attempts_nothing_goes_on() -> None:
-    assert HealingRecord().judge(S, attempts_max=0) is Verdict.SPENT
+    assert HealingRecord().judge(S, attempts_max=0) is Fate.SPENT
 
 
 @pytest.mark.parametrize(("part", "is_on_trial"), [(A, False), (S, True), (U, True)])

@@ -4,7 +4,25 @@ import pytest
 
 from ollamad.supervisor.restart import FailureHistory, RestartPolicy
 
-POLICY = RestartPolicy(failures_max=3, window_s=120, cooling_s=30)
+
+def a_policy(
+    *,
+    failures_max: int = 3,
+    window_s: float = 120,
+    cooling_s: float = 30,
+    delay_s: float = 1,
+    delay_max_s: float = 5,
+) -> RestartPolicy:
+    return RestartPolicy(
+        failures_max=failures_max,
+        window_s=window_s,
+        cooling_s=cooling_s,
+        delay_s=delay_s,
+        delay_max_s=delay_max_s,
+    )
+
+
+POLICY = a_policy()
 
 
 def a_history(*failed_at: float, policy: RestartPolicy = POLICY) -> FailureHistory:
@@ -39,7 +57,7 @@ def test_too_many_failures_within_the_window_cool(
 
 
 def test_a_cooling_longer_than_the_window_is_kept_to_its_end() -> None:
-    policy = RestartPolicy(failures_max=2, window_s=10, cooling_s=300)
+    policy = a_policy(failures_max=2, window_s=10, cooling_s=300)
     history = a_history(0, 1, policy=policy)
 
     assert history.cooling_until(200) == 301
@@ -49,7 +67,7 @@ def test_a_cooling_longer_than_the_window_is_kept_to_its_end() -> None:
 
 
 def test_with_a_limit_of_one_every_failure_cools() -> None:
-    policy = RestartPolicy(failures_max=1, window_s=120, cooling_s=30)
+    policy = a_policy(failures_max=1)
 
     assert a_history(5, policy=policy).cooling_until(5) == 35
 
@@ -67,3 +85,22 @@ def test_a_history_does_not_grow_with_the_years() -> None:
     history = a_history(*range(0, 10_000, 50))
 
     assert len(history.failed_at) == 3
+
+
+@pytest.mark.parametrize(("n_failures", "delay_s"), [(2, 1), (3, 2), (4, 4), (5, 5), (100, 5)])
+def test_each_further_failure_doubles_the_delay_up_to_a_maximum(
+    n_failures: int, delay_s: float
+) -> None:
+    history = a_history(*[7] * n_failures, policy=a_policy(failures_max=1000))
+
+    assert history.put_off_until == 7 + delay_s
+
+
+def test_the_first_failure_is_forgiven_at_once() -> None:
+    assert a_history(7).put_off_until <= 7
+
+
+def test_delays_do_not_overflow() -> None:
+    policy = a_policy(failures_max=1000, delay_s=1e300, delay_max_s=5)
+
+    assert a_history(*[7] * 999, policy=policy).put_off_until == 12
