@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ollamad.config import SchedulingConfig
@@ -314,10 +314,9 @@ class Core:
     def _settle(self, now: float) -> None:
         """Answer every waiting ticket that can be answered, whose turn it is first.
 
-        1. Seats of runners that are ready are taken first: a model must not be evicted for one
-           request while another one only has to sit down.
-        2. What a ticket waits for is kept from those after it. Tickets of one wish are answered
-           alike, so the first that must wait speaks for the others.
+        Seats of runners that are ready are taken first: a model must not be evicted for one request
+        while another one only has to sit down. Whoever is started or evicted then changes what the
+        others wait for, so they are asked again; each time there are fewer to start or evict.
         """
         self._starves_at = math.inf
         if not self.line.n_waiting:
@@ -330,13 +329,24 @@ class Core:
                 decision = decide(ticket, at, math.inf)
                 if decision.verdict is Verdict.GRANT:
                     self._carry_out(decision, ticket, now)
+        while self._settle_once([t for t in in_turn if t.state is TicketState.WAITING], now):
+            pass
+
+    def _settle_once(self, in_turn: Sequence[Ticket], now: float) -> bool:
+        """Decide about each ticket. Return whether a runner was started or evicted.
+
+        What a ticket waits for is kept from those after it. Tickets of one wish are answered alike,
+        so the first that must wait speaks for the others.
+        """
+        self._starves_at = math.inf
         starves_at: dict[Wish, float] = {}
-        for ticket in self.line.waiting():
-            starves_at.setdefault(ticket.wish, ticket.starves_at)
-        decided: dict[Wish, Decision] = {}
         for ticket in in_turn:
-            if ticket.state is not TicketState.WAITING:
-                continue
+            wish = ticket.wish
+            starves_at[wish] = min(ticket.starves_at, starves_at.get(wish, math.inf))
+        at = self.situation(now)
+        decided: dict[Wish, Decision] = {}
+        has_changed = False
+        for ticket in in_turn:
             wish = ticket.wish
             known = decided.get(wish)
             decision = known or decide(ticket, at, starves_at[wish])
@@ -346,8 +356,10 @@ class Core:
             if decision.needs_room and starves_at[wish] > now:
                 self._starves_at = min(self._starves_at, starves_at[wish])
             self._carry_out(decision, ticket, now)
+            has_changed |= decision.verdict in {Verdict.START, Verdict.EVICT}
             if decision.verdict is not Verdict.REFUSE:
                 decided[wish] = decision
+        return has_changed
 
     def _carry_out(self, decision: Decision, ticket: Ticket, now: float) -> None:
         match decision.verdict:

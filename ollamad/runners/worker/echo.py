@@ -30,6 +30,8 @@ from ollamad.runners.worker.text import TextAssembler
 HANG_S: Final = 3600.0
 BROKEN_MODEL: Final = "broken"
 """A model whose path ends so cannot be loaded."""
+HUNGRY_MODEL: Final = "hungry"
+"""A model whose path ends so needs more memory than there is."""
 
 
 class EchoEngine:
@@ -41,6 +43,8 @@ class EchoEngine:
     def __init__(self, plan: LoadPlan, on_progress: Callable[[float], None]) -> None:
         if plan.model_path.endswith(BROKEN_MODEL):
             raise EngineRefused(FailureCode.NOT_A_MODEL, "this echo model is broken")
+        if plan.model_path.endswith(HUNGRY_MODEL):
+            raise EngineRefused(FailureCode.OUT_OF_MEMORY, "this echo model wants all memory")
         on_progress(1.0)
         self.n_ctx = plan.n_ctx
         self.n_slots = plan.n_slots
