@@ -31,7 +31,7 @@ from ollamad.supervisor.events import (
 )
 from ollamad.supervisor.healing import Part
 from ollamad.units import GIB
-from tests.unit.supervisor.test_core import GEMMA, LLAMA, R1, R2, R3, kinds, load, orders
+from tests.unit.supervisor.playing import GEMMA, LLAMA, R1, R2, R3, kinds, load, orders
 from tests.values import a_core, arrival
 
 T1, T2, T3, T4 = (TicketId(n) for n in range(1, 5))
