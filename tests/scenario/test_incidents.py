@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from ollamad.app import feed_watchdog
 from ollamad.config import RunnerConfig, SchedulingConfig
-from ollamad.errors import DoesNotFit, LoadFailed, OllamadError, QueueFull, RunnerCrashed
+from ollamad.errors import DoesNotFit, LoadFailed, QueueFull, RunnerCrashed
 from ollamad.modelinfo import StoredModel
 from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
