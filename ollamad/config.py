@@ -147,6 +147,15 @@ class SchedulingConfig:
         "time after the process is gone: too short, and the next model is placed badly; too long, "
         "and a leak in the driver stops all loading.",
     )
+    heal_attempts_max: int = setting(
+        kinds.COUNT,
+        2,
+        "How often a request goes on with another runner when its own dies in the middle of the "
+        "answer. 0 ends it with an error at the first time.",
+        minimum=0,
+        maximum=100,
+        reloadable=True,
+    )
     restart_failures_max: int = setting(
         kinds.COUNT,
         3,

@@ -110,6 +110,11 @@ class LoadTimedOut(CannotServe):
 class RunnerCrashed(CannotServe):
     """The runner's process ended under a request."""
 
+    def __init__(self, message: str, *, blames_request: bool = False) -> None:
+        super().__init__(message)
+        self.blames_request = blames_request
+        """The request itself is what runners probably die of: it should not be tried again."""
+
 
 class RunnerStalled(CannotServe):
     """The runner's engine made no progress for too long and was stopped."""

@@ -1,4 +1,4 @@
-"""The daemon's end of a runner's channel: one reader, mailboxes by request, one outbox.
+"""The daemon's end of a runner's channel: one reader, a sink for each request, one outbox.
 
 The reader never waits for a consumer. Everything that sends is synchronous for the caller: a
 message goes to the outbox, whose length is bounded by the open requests (each puts at most two).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import trio
 
@@ -23,10 +23,10 @@ from ollamad.errors import (
     UnsupportedOption,
 )
 from ollamad.runners.channel import Channel, ChannelClosed
-from ollamad.runners.mailbox import Mailbox
 from ollamad.runners.protocol import (
     Beat,
     Cancel,
+    Delta,
     Deltas,
     Embed,
     Embedded,
@@ -59,18 +59,36 @@ LifeMessage = Hello | LoadProgress | Loaded | LoadFailed
 """What a runner says about itself rather than about a request."""
 
 
+class Sink(Protocol):
+    """Where the answer to one `Generate` goes. Nothing here may wait or raise."""
+
+    def put(self, delta: Delta) -> None:
+        """Take a part of the answer."""
+        ...
+
+    def close(self, outcome: Finished | OllamadError) -> None:
+        """Take the end of the answer."""
+        ...
+
+    def lose(self, error: RunnerCrashed) -> None:
+        """The runner has ended before the answer did."""
+        ...
+
+
 class RunnerClient:
     """Talks to one runner. Requests may be made from any task; `run` does the reading."""
 
     def __init__(self, stream: trio.abc.Stream, on_life: Callable[[LifeMessage], None]) -> None:
         self._channel: Channel[FromRunner, ToRunner] = Channel(stream, FromRunner)
         self._on_life = on_life
-        self._mailboxes: dict[RequestId, Mailbox] = {}
+        self._sinks: dict[RequestId, Sink] = {}
         self._answers: dict[RequestId, _Answer] = {}
         self._ids = itertools.count(1)
         # Unbounded in type, bounded in fact: at most Generate and Cancel for each open request.
         self._outbox, self._outgoing = trio.open_memory_channel[ToRunner](math.inf)
-        self._closed: OllamadError | None = None
+        self._closed: RunnerCrashed | None = None
+        self.broken: ProtocolBroken | None = None
+        """Why the runner is not understood any more, if that is how the conversation ended."""
         self.gauges: EngineGauges | None = None
         """What the engine last said of itself; it is silent while it has nothing to do."""
         self.progress_at = trio.current_time()
@@ -79,7 +97,12 @@ class RunnerClient:
     @property
     def n_open(self) -> int:
         """Requests without an outcome."""
-        return len(self._mailboxes) + len(self._answers)
+        return len(self._sinks) + len(self._answers)
+
+    @property
+    def is_closed(self) -> bool:
+        """The runner has ended: whatever is asked of it now is lost at once."""
+        return self._closed is not None
 
     async def run(self) -> None:
         """Read and write until the runner closes its end. Never raises for a runner's fault."""
@@ -102,7 +125,8 @@ class RunnerClient:
             except ChannelClosed:
                 return
             except ProtocolBroken as exc:
-                self.fail_all(exc)
+                # Its requests are decided when its process has ended, as after any other death.
+                self.broken = exc
                 return
             self._dispatch(message)
 
@@ -120,12 +144,12 @@ class RunnerClient:
             case Deltas(items):
                 self.progress_at = trio.current_time()
                 for delta in items:
-                    if (mailbox := self._mailboxes.get(delta.id)) is not None:
-                        mailbox.put(delta)
+                    if (sink := self._sinks.get(delta.id)) is not None:
+                        sink.put(delta)
             case Finished():
                 self.progress_at = trio.current_time()
-                if (mailbox := self._mailboxes.pop(message.id, None)) is not None:
-                    mailbox.close(message)
+                if (sink := self._sinks.pop(message.id, None)) is not None:
+                    sink.close(message)
             case Failed():
                 self._fail(message.id, error_of(message))
             case Tokenized() | Embedded() | Ranked():
@@ -158,8 +182,8 @@ class RunnerClient:
                 assert_never(message)
 
     def _fail(self, request_id: RequestId, error: OllamadError) -> None:
-        if (mailbox := self._mailboxes.pop(request_id, None)) is not None:
-            mailbox.close(error)
+        if (sink := self._sinks.pop(request_id, None)) is not None:
+            sink.close(error)
         elif (answer := self._answers.pop(request_id, None)) is not None:
             answer.set(error)
 
@@ -179,20 +203,18 @@ class RunnerClient:
         """Return an id for a request."""
         return next(self._ids)
 
-    def generate(self, request: Generate) -> Mailbox:
-        """Start a generation and return where its answer arrives."""
-        mailbox = Mailbox()
+    def generate(self, request: Generate, sink: Sink) -> None:
+        """Start a generation whose answer goes to *sink*."""
         if self._closed is not None:
-            mailbox.close(self._closed)
-        else:
-            self._note_work()
-            self._mailboxes[request.id] = mailbox
-            self._post(request)
-        return mailbox
+            sink.lose(self._closed)
+            return
+        self._note_work()
+        self._sinks[request.id] = sink
+        self._post(request)
 
     def cancel(self, request_id: RequestId) -> None:
         """Nobody waits for this request any more. Synchronous and idempotent."""
-        if self._mailboxes.pop(request_id, None) is not None:
+        if self._sinks.pop(request_id, None) is not None:
             self._post(Cancel(request_id))
 
     async def tokenize(self, text: str, *, add_special: bool) -> tuple[int, ...]:
@@ -242,15 +264,16 @@ class RunnerClient:
         if not self.n_open:
             self.progress_at = trio.current_time()
 
-    def fail_all(self, error: OllamadError) -> None:
-        """End every open request with *error*, and every later one."""
+    def fail_all(self, error: RunnerCrashed) -> None:
+        """The runner has ended: so says *error* to every open request, and to every later one."""
         self._closed = self._closed or error
-        for mailbox in self._mailboxes.values():
-            mailbox.close(error)
-        for answer in self._answers.values():
-            answer.set(error)
-        self._mailboxes.clear()
+        sinks, answers = list(self._sinks.values()), list(self._answers.values())
+        self._sinks.clear()
         self._answers.clear()
+        for sink in sinks:
+            sink.lose(error)
+        for answer in answers:
+            answer.set(error)
 
     def _post(self, message: ToRunner) -> None:
         try:

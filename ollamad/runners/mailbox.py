@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import trio
 
-from ollamad.errors import OllamadError
+from ollamad.errors import OllamadError, RunnerCrashed
 from ollamad.runners.protocol import Delta, Finished, StepLogprob
 
 
@@ -51,10 +51,19 @@ class Mailbox:
         self._changed.set()
 
     def close(self, outcome: Finished | OllamadError) -> None:
-        """Say how the request ended. The first outcome stands."""
+        """Say how the request ended. The first outcome stands.
+
+        The end's own text is one more delta: whoever takes it need not know of two kinds.
+        """
         if self._outcome is None:
+            if isinstance(outcome, Finished) and outcome.rest:
+                self.put(Delta(outcome.id, outcome.timings.generated_tokens, outcome.rest, ()))
             self._outcome = outcome
             self._changed.set()
+
+    def lose(self, error: RunnerCrashed) -> None:
+        """Say that the runner has ended. Nobody goes on with this one: it ends as well."""
+        self.close(error)
 
     async def take(self, forward: Forward | None = None) -> Piece | Finished:
         """Return what is new, or the outcome once everything has been taken.

@@ -4,7 +4,8 @@ A message is a MessagePack map with a `type`. Unknown fields are ignored, so eit
 newer; an unknown type is an error. Exactly one `Finished` or `Failed` answers each `Generate`,
 also after `Cancel`, and exactly one answer or `Failed` each `Tokenize`, `Embed` and `Rank` that is
 not cancelled. Every delta carries its token ids and its offset in the answer; with those and
-`Generate.answered` a stream can be continued by another runner.
+`Generate.answered` a stream can be continued by another runner. Therefore a delta's text is a
+function of the tokens up to its end; what was held back after them comes with `Finished`.
 
 Ids are chosen by the daemon and are unique within one runner's life. Times are seconds, sizes
 bytes, and token positions count from 0.
@@ -19,7 +20,7 @@ import msgspec
 
 from ollamad.options import SamplingOptions
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 """Raised when a message changes its meaning. Both ends must agree on it."""
 
 RequestId = int
@@ -157,6 +158,8 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     generated_tokens: int = 0
     forced_tokens: int = 0
     """Generated tokens that a grammar left no choice of: computed together, never sampled."""
+    healed: int = 0
+    """How often another runner has gone on with the answer: the daemon counts it, no runner can."""
 
 
 class EngineGauges(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,7 +244,8 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     shift: bool = False
     """Go on past the context's end by dropping old tokens, where the model can."""
     answered: tuple[int, ...] = ()
-    """Tokens of the answer that another runner has generated already: go on after them."""
+    """Tokens of the answer that another runner has generated already: go on after them. Their text
+    is not sent again, and they count towards `num_predict` but not in `Timings`."""
 
 
 class Tokenize(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -340,6 +344,9 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     timings: Timings
     prompt: tuple[int, ...] = ()
     """The prompt's token ids, when asked for."""
+    rest: str = ""
+    """The end of the text: what was held back because it could have become a stop text. It comes
+    with the end and not as a delta, since no tokens would tell another runner that it was sent."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ollamad.config import SchedulingConfig
-from ollamad.errors import OllamadError, QueueFull
+from ollamad.errors import OllamadError, QueueFull, RunnerCrashed
 from ollamad.gpu.budget import Budget
 from ollamad.gpu.placement import place
 from ollamad.modelinfo import WeightsId
@@ -44,7 +44,9 @@ from ollamad.supervisor.events import (
     PauseAsked,
     PinAsked,
     RequestArrived,
+    RequestContinues,
     RequestGone,
+    RequestServedAgain,
     ResetAsked,
     RestartAsked,
     ResumeAsked,
@@ -53,6 +55,7 @@ from ollamad.supervisor.events import (
     TicketId,
     UnloadAsked,
 )
+from ollamad.supervisor.healing import Fate, Part
 from ollamad.supervisor.residents import SERVING, Resident
 from ollamad.supervisor.roster import Roster
 from ollamad.supervisor.steering import Steering
@@ -169,6 +172,10 @@ class Core:
                 self._request_arrived(event, now)
             case RequestGone(ticket_id):
                 self._request_gone(ticket_id, now)
+            case RequestContinues():
+                self._request_continues(event, now)
+            case RequestServedAgain():
+                self._request_served_again(event, now)
             case UnloadAsked() | EvictAsked() | RestartAsked() | ResetAsked() | PinAsked():
                 self.steering.take(event, now)
             case PauseAsked():
@@ -227,6 +234,53 @@ class Core:
         ticket = self.line.close(ticket_id)
         if ticket is not None and ticket.state is TicketState.GRANTED:
             self._lease_s += LEASE_WEIGHT * (now - ticket.granted_at - self._lease_s)
+
+    def _request_continues(self, event: RequestContinues, now: float) -> None:
+        """A request has lost its runner.
+
+        1. Its client has left meanwhile: nothing.
+        2. The runner was stopped on purpose, and not to be replaced: so ends the request, or it
+           would take the room back from those for whom it was made.
+        3. It is the likely killer: it ends, and its model is not to blame.
+        4. It has gone on often enough: it ends.
+        5. It waits before all others, and is settled like everybody.
+        """
+        ticket = self.line.put_back(event.ticket, now)
+        if ticket is None:  # 1
+            return
+        runner, name, part = self.roster.leased_by(ticket.id), ticket.subject.name, event.part
+        self.roster.give_back(ticket.id, now)
+        if runner is not None and not runner.has_failed:
+            if not (runner.is_replaced or runner.restarts):  # 2
+                text = f"{name} was stopped to make room before the answer was complete"
+                self._refuse(ticket, RunnerCrashed(text))
+                return
+            part = Part.ABSENT  # Nobody's fault.
+        ticket.starves_at = now + self.scheduling.starvation_s
+        record, text = ticket.healing, event.error.message
+        match record.judge(part, attempts_max=self.scheduling.heal_attempts_max):
+            case Fate.BLAMED:  # 3
+                text += f". This request is the likely cause: the runner of {name} ended "
+                text += f"{record.n_deaths} times in a row while it was computed"
+                error = RunnerCrashed(text, blames_request=True)
+                self._refuse(ticket, error)
+                self.roster.failures.forgive(ticket.weights_id, record.n_deaths, now)
+                self.roster.note(notes.blamed(ticket, error))
+            case Fate.SPENT:  # 4
+                if record.n_healed:
+                    text += f"; the answer had been continued {record.n_healed} times already"
+                self._refuse(ticket, RunnerCrashed(text))
+            case Fate.GOES_ON:  # 5
+                pass
+
+    def _request_served_again(self, event: RequestServedAgain, now: float) -> None:
+        """A request survived its new runner, and the runner it: others may join them."""
+        ticket, runner = self.line.granted(event.ticket), self.roster.leased_by(event.ticket)
+        if ticket is not None and runner is not None:
+            ticket.healing.is_on_trial = False
+            if runner.on_trial == ticket.id:
+                runner.on_trial = None
+            self.roster.note(notes.healed(runner, ticket, event.n_tokens, now - ticket.lost_at))
 
     def _advance(self, event: DaemonEvent) -> None:
         before, self.state = self.state, daemonstate.advance(self.state, event)
@@ -373,6 +427,8 @@ class Core:
             self.line.close(ticket.id)
             return
         resident.leases.add(ticket.id)
+        if ticket.healing.is_on_trial:
+            resident.on_trial = ticket.id
         resident.idle_since = math.inf
         self.roster.orders.append(Grant(ticket.id, resident.runner))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import NewType
 
-from ollamad.errors import OllamadError
+from ollamad.errors import OllamadError, RunnerCrashed
 from ollamad.gpu.devices import SeenDevice
 from ollamad.modelinfo import GgufFacts, WeightsId
 from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import MemoryUse
+from ollamad.supervisor.healing import Part
 
 TicketId = NewType("TicketId", int)
 """One request's claim. Never used twice."""
@@ -49,6 +50,28 @@ class RequestGone:
     """A request is over or its client left. Legal in every state of its ticket."""
 
     ticket: TicketId
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestContinues:
+    """A request's runner has died, and it wants to go on with another one.
+
+    Posted after the runner's own `RunnerExited`.
+    """
+
+    ticket: TicketId
+    part: Part
+    error: RunnerCrashed
+    """How the runner died."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestServedAgain:
+    """A request that went on with another runner has got something from it."""
+
+    ticket: TicketId
+    n_tokens: int
+    """Tokens of its answer that it had before; 0 for a question."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -178,6 +201,8 @@ class DevicesSeen:
 Event = (
     RequestArrived
     | RequestGone
+    | RequestContinues
+    | RequestServedAgain
     | UnloadAsked
     | EvictAsked
     | RestartAsked

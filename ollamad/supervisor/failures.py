@@ -46,6 +46,11 @@ class FailureBook:
         history.record(reason, now)
         return history
 
+    def forgive(self, weights_id: WeightsId, n_failures: int, now: float) -> None:
+        """Forget a model's last failures: a request was to blame."""
+        if (history := self._histories.get(weights_id)) is not None:
+            history.forgive(n_failures, now)
+
     def cooling(self, subject: Subject, now: float) -> CoolingDown | None:
         """Return why *subject* may not be used yet, or `None` if it may."""
         history = self._histories.get(subject.weights_id)

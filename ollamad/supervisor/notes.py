@@ -148,6 +148,28 @@ def daemon(state: DaemonState) -> Note:
     return Note(NoteKind.DAEMON, f"the daemon is {state.value}", {"state": state.value})
 
 
+def healed(resident: Resident, ticket: Ticket, n_tokens: int, pause_s: float) -> Note:
+    """A request has got something from another runner than the one that it began with."""
+    words = f"healed: a request to {{}} goes on after {n_tokens} tokens and {pause_s:.1f} s"
+    return of_runner(
+        NoteKind.HEALED,
+        resident,
+        words,
+        client=ticket.client,
+        tokens=n_tokens,
+        seconds=pause_s,
+        attempt=ticket.healing.n_healed,
+    )
+
+
+def blamed(ticket: Ticket, error: OllamadError) -> Note:
+    """A request is refused because runners die of it."""
+    name, n_deaths = ticket.subject.name, ticket.healing.n_deaths
+    words = f"a request to {name} is refused: {n_deaths} runners in a row ended under it"
+    fields = {"model": name, "client": ticket.client, "reason": error.message}
+    return Note(NoteKind.REFUSED, words, fields, logging.WARNING)
+
+
 def refused(ticket: Ticket, error: OllamadError) -> Note:
     """A request is refused. Whoever asked is told; the log needs it for a search only."""
     name, reason = ticket.subject.name, error.message

@@ -69,6 +69,12 @@ class Resident:
     unreturned: dict[DeviceId, int] = dataclasses.field(default_factory=dict)
     """While it is RECLAIMING: the GPUs that have not shown yet that its memory is back, with the
     bytes that were in use there, by anybody, when it ended."""
+    has_failed: bool = False
+    """It crashed, stalled or could not be loaded."""
+    is_replaced: bool = False
+    """It leaves because of where it is: who uses it goes on elsewhere."""
+    on_trial: TicketId | None = None
+    """A request that is to show that the runner survives it, before anybody joins it."""
 
     def __post_init__(self) -> None:
         self.n_threads = self.n_threads or self.plan.n_threads
@@ -88,6 +94,7 @@ class Resident:
         """One more lease may be granted."""
         return (
             self.state is RunnerState.READY
+            and self.on_trial is None
             and len(self.leases) < self.plan.n_slots + LEASES_BEYOND_SLOTS
         )
 

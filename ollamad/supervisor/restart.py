@@ -39,6 +39,8 @@ class FailureHistory:
     name: str = ""
     failed_at: list[float] = dataclasses.field(default_factory=list)
     last_reason: str = ""
+    blamed_at: list[float] = dataclasses.field(default_factory=list)
+    """When requests were blamed for failures."""
     cools_until: float = -math.inf
     """When the last cooling is over. Kept, not computed from the failures: those are forgotten by
     the window, which may end in the middle of a cooling."""
@@ -57,6 +59,20 @@ class FailureHistory:
             factor = 2.0 ** min(n_failures - 2, _DOUBLINGS_MAX)
             self.put_off_until = now + min(self.policy.delay_s * factor, self.policy.delay_max_s)
 
+    def forgive(self, n_failures: int, now: float) -> None:
+        """Forget the last failures, and what followed from them: a request is to blame.
+
+        Not without end: when as many requests are blamed within the window as failures are too
+        many, it is the model that dies of whatever it is asked, and it cools.
+        """
+        self._forget_old(now)
+        self.blamed_at.append(now)
+        if len(self.blamed_at) >= self.policy.failures_max:
+            self.cools_until = now + self.policy.cooling_s
+            return
+        del self.failed_at[max(len(self.failed_at) - n_failures, 0) :]
+        self.cools_until = self.put_off_until = -math.inf
+
     def cooling_until(self, now: float) -> float | None:
         """Return until when requests are refused, or `None` if they are not."""
         return self.cools_until if self.cools_until > now else None
@@ -64,7 +80,10 @@ class FailureHistory:
     def is_forgotten(self, now: float) -> bool:
         """Nothing within the window is left to remember, and nothing is put off."""
         self._forget_old(now)
-        return not self.failed_at and max(self.cools_until, self.put_off_until) <= now
+        is_over = max(self.cools_until, self.put_off_until) <= now
+        return is_over and not (self.failed_at or self.blamed_at)
 
     def _forget_old(self, now: float) -> None:
-        self.failed_at = [at for at in self.failed_at if now - at < self.policy.window_s]
+        since = now - self.policy.window_s
+        self.failed_at = [at for at in self.failed_at if at > since]
+        self.blamed_at = [at for at in self.blamed_at if at > since]

@@ -82,6 +82,10 @@ class Roster:
         """Return the runner that has these weights, if there is one."""
         return next((r for r in self.residents.values() if r.weights_id == weights_id), None)
 
+    def leased_by(self, ticket: TicketId) -> Resident | None:
+        """Return the runner that a ticket has a lease on."""
+        return next((r for r in self.residents.values() if ticket in r.leases), None)
+
     def in_state(self, wanted: Collection[RunnerState]) -> list[Resident]:
         """Return the runners in one of these states."""
         return [r for r in self.residents.values() if r.state in wanted]
@@ -107,12 +111,14 @@ class Roster:
             if resident.state is RunnerState.RECLAIMING:
                 self._check_returned(resident, now)
             elif any(map(self.inventory.is_lost, resident.gpus)):
+                resident.is_replaced = True
                 self.stop(resident, "its device is lost", now)
             elif not all(map(self.inventory.is_usable, resident.gpus)):
                 self._move(resident, now)
 
     def _move(self, resident: Resident, now: float) -> None:
         """Let a runner leave a device that is not trusted; the next request starts it elsewhere."""
+        resident.is_replaced = True
         if resident.state in COMING:
             self.stop(resident, "its device is not used any more", now)
         elif resident.state is RunnerState.READY:
@@ -175,6 +181,8 @@ class Roster:
             if ticket not in resident.leases:
                 continue
             resident.leases.discard(ticket)
+            if resident.on_trial == ticket:
+                resident.on_trial = None
             if resident.leases:
                 continue
             if resident.state is RunnerState.READY:
@@ -218,7 +226,7 @@ class Roster:
 
         1. While it was stopping or leaving by itself without leases: as ordered.
         2. Before it was ready: those who wait for this load are told why.
-        3. In the middle of work or while idle: a crash. Its streams end by themselves.
+        3. In the middle of work or while idle: a crash. Its requests ask for another runner.
         """
         state = resident.state
         text = f"the model's runner ended: {event.detail}"
@@ -234,6 +242,7 @@ class Roster:
 
     def _failed(self, resident: Resident, kind: NoteKind, error: OllamadError, now: float) -> None:
         """Remember why, and tell those who waited for this very load."""
+        resident.has_failed = True
         was_coming = resident.state in COMING
         history = self.failures.record(resident.subject, error.message, now)
         self.note(notes.failed(kind, resident, error, history))

@@ -117,8 +117,11 @@ class RunnerTask:
         finally:
             await stop(process, client.shut_down, self._patience)
         detail = self._log.how_it_ended(status)
-        client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
+        if client.broken is not None:
+            detail = f"{client.broken.message}; then {detail}"
+        # Told first: those whose answers this ends ask the core for another runner.
         self._post(RunnerExited(self.runner, detail))
+        client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
         # A process that has been waited for has given its main memory back. What it had of GPUs is
         # for the kernel to see.
         self._post(MemoryReturned(self.runner))

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from ollamad.config import SchedulingConfig
-from ollamad.errors import OllamadError
+from ollamad.errors import OllamadError, RunnerCrashed
 from ollamad.modelinfo import StoredModel, WeightsId
 from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
@@ -21,7 +21,9 @@ from ollamad.supervisor.events import (
     PauseAsked,
     PinAsked,
     RequestArrived,
+    RequestContinues,
     RequestGone,
+    RequestServedAgain,
     ResetAsked,
     RestartAsked,
     ResumeAsked,
@@ -30,7 +32,8 @@ from ollamad.supervisor.events import (
     UnloadAsked,
 )
 from ollamad.supervisor.explanation import Explanation, explain
-from ollamad.supervisor.leases import Lease
+from ollamad.supervisor.healing import Part, Suspects
+from ollamad.supervisor.leases import Lease, LeasedRunner
 from ollamad.supervisor.loop import Loop
 from ollamad.supervisor.runnertask import RunnerTask
 from ollamad.supervisor.views import (
@@ -73,6 +76,7 @@ class Supervisor:
         self._loop = loop
         self._policies = policies
         self._tickets = map(TicketId, itertools.count(1))
+        self._suspects = Suspects()
 
     # For users
 
@@ -91,6 +95,7 @@ class Supervisor:
         LoadFailed, LoadTimedOut.
         """
         ticket = next(self._tickets)
+        claim = _Claim(self._loop, ticket)
         answered = trio.Event()
         answer: list[RunnerTask | OllamadError] = []
 
@@ -112,21 +117,18 @@ class Supervisor:
         try:
             await answered.wait()
         except trio.Cancelled:
-            self._gone(ticket)
+            claim.give_back()
             raise
         (value,) = answer
         if isinstance(value, OllamadError):
             raise value
         return Lease(
-            value.client,
-            n_ctx=value.n_ctx,
+            value,
+            claim,
+            weights_id=model.weights_id,
+            suspects=self._suspects,
             waited_s=trio.current_time() - started_at,
-            on_release=lambda: self._gone(ticket),
         )
-
-    def _gone(self, ticket: TicketId) -> None:
-        self._loop.forget(ticket)
-        self._loop.post(RequestGone(ticket))
 
     def unload(self, weights_id: WeightsId) -> None:
         """Unload as soon as nobody uses it. Nothing happens if it is not resident."""
@@ -229,6 +231,30 @@ class Supervisor:
 
     def _subject_of(self, model: StoredModel) -> Subject:
         return subject_of(model, self._policies(model.name.display))
+
+
+class _Claim:
+    """A ticket, as its lease sees it: the way to the core and back."""
+
+    def __init__(self, loop: Loop, ticket: TicketId) -> None:
+        self._loop = loop
+        self._ticket = ticket
+
+    def ask_again(
+        self, part: Part, error: RunnerCrashed, tell: Callable[[LeasedRunner | OllamadError], None]
+    ) -> None:
+        """See Claim."""
+        self._loop.expect(self._ticket, tell)
+        self._loop.post(RequestContinues(self._ticket, part, error))
+
+    def served_again(self, n_tokens: int) -> None:
+        """See Claim."""
+        self._loop.post(RequestServedAgain(self._ticket, n_tokens))
+
+    def give_back(self) -> None:
+        """See Claim."""
+        self._loop.forget(self._ticket)
+        self._loop.post(RequestGone(self._ticket))
 
 
 def subject_of(model: StoredModel, policy: ModelPolicy = NO_POLICY) -> Subject:

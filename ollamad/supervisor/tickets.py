@@ -14,6 +14,7 @@ from ollamad.modelinfo import WeightsId
 from ollamad.modelpolicy import ModelPolicy
 from ollamad.options import LoadOptions
 from ollamad.supervisor.events import Subject, TicketId
+from ollamad.supervisor.healing import HealingRecord
 
 Wish = tuple[WeightsId, str, tuple[str, ...], ModelPolicy, LoadOptions]
 """Weights, the files that hold them and their adapters, and what they are to be loaded with."""
@@ -33,6 +34,8 @@ class TicketEvent(enum.Enum):
 
     GRANTED = "granted"
     REFUSED = "refused"
+    LOST = "lost"
+    """The runner it was granted has died, and it wants another one."""
     GONE = "gone"
 
 
@@ -42,7 +45,10 @@ TRANSITIONS: Final[Mapping[TicketState, Mapping[TicketEvent, TicketState]]] = {
         TicketEvent.REFUSED: TicketState.REFUSED,
         TicketEvent.GONE: TicketState.CLOSED,
     },
-    TicketState.GRANTED: {TicketEvent.GONE: TicketState.CLOSED},
+    TicketState.GRANTED: {
+        TicketEvent.LOST: TicketState.WAITING,
+        TicketEvent.GONE: TicketState.CLOSED,
+    },
     TicketState.REFUSED: {TicketEvent.GONE: TicketState.CLOSED},
     TicketState.CLOSED: {TicketEvent.GONE: TicketState.CLOSED},
 }
@@ -75,6 +81,14 @@ class Ticket:
     """What it waits for, in words."""
     number: int = 0
     """Its place in the order of arrival."""
+    healing: HealingRecord = dataclasses.field(default_factory=HealingRecord)
+    lost_at: float = -math.inf
+    """When its last runner died."""
+
+    @property
+    def is_back(self) -> bool:
+        """It had a runner before."""
+        return self.lost_at > -math.inf
 
     @property
     def weights_id(self) -> WeightsId:
@@ -132,24 +146,26 @@ class TicketLine:
     def in_turn(self, now: float, ageing_s: float) -> list[Ticket]:
         """Return those who wait, in the order in which they are served.
 
-        1. The higher priority, where waiting makes up for a lower one.
-        2. The client that has less of the model: each ticket counts the client's leases and the
+        1. Those that had a runner before: they are in the middle of an answer.
+        2. The higher priority, where waiting makes up for a lower one.
+        3. The client that has less of the model: each ticket counts the client's leases and the
            tickets that it has before this one.
-        3. The client that was served longer ago.
-        4. The earlier arrival.
+        4. The client that was served longer ago.
+        5. The earlier arrival.
         """
         if len(self._waiting) < 2:
             return self.waiting()
-        places: list[tuple[int, int, int, int, Ticket]] = []
+        places: list[tuple[bool, int, int, int, int, Ticket]] = []
         n_before: dict[tuple[WeightsId, str], int] = {}
         for ticket in self._waiting.values():
             key = ticket.weights_id, ticket.client
             standing = self._standings[key]
             n_before[key] = turn = n_before.get(key, standing.n_granted - 1) + 1
             priority = ticket.priority(now, ageing_s)
-            places.append((-priority, turn, standing.served, ticket.number, ticket))
-        places.sort(key=lambda place: place[:4])
-        return [place[4] for place in places]
+            place = -priority, turn, standing.served, ticket.number
+            places.append((not ticket.is_back, *place, ticket))
+        places.sort(key=lambda place: place[:5])
+        return [place[5] for place in places]
 
     def add(self, ticket: Ticket) -> None:
         """Put a new ticket into the line."""
@@ -158,6 +174,25 @@ class TicketLine:
         ticket.number = next(self._numbers)
         self._open[ticket.id] = self._waiting[ticket.id] = ticket
         self._standing(ticket).n_open += 1
+
+    def put_back(self, ticket_id: TicketId, now: float) -> Ticket | None:
+        """Put a granted ticket back into the line, whose limit does not count for it.
+
+        Returns it, or `None` if it is not open any more.
+        """
+        ticket = self._open.get(ticket_id)
+        if ticket is None:
+            return None
+        ticket.state = advance(ticket.state, TicketEvent.LOST)
+        ticket.lost_at = now
+        self._waiting[ticket.id] = ticket
+        self._standing(ticket).n_granted -= 1
+        return ticket
+
+    def granted(self, ticket_id: TicketId) -> Ticket | None:
+        """Return a ticket that has a runner."""
+        ticket = self._open.get(ticket_id)
+        return ticket if ticket is not None and ticket.state is TicketState.GRANTED else None
 
     def answer(self, ticket: Ticket, event: TicketEvent) -> None:
         """Take a waiting ticket out of the line with its answer."""

@@ -45,6 +45,7 @@ from ollamad.runners.protocol import (
     Tokenized,
     ToRunner,
 )
+from ollamad.runners.worker.text import TextAssembler
 from ollamad.units import GIB, MIB
 
 KILLED = -9
@@ -66,6 +67,11 @@ class Script:
     word_takes_s: float = 0.05
     """Between two words of an answer."""
     dies_after_words: float = math.inf
+    """Words of all its answers; also after the last one and before the answer's end."""
+    dies_of: str = "\0"
+    """A word of a prompt, of a question's text or of a text to be tokenized that it dies of."""
+    token_bytes: int = 0
+    """An answer's tokens are so many bytes of the prompt each; 0 is a word each."""
     hangs_after_words: float = math.inf
     beats: bool = True
     beats_while_hung: bool = False
@@ -97,6 +103,8 @@ class FakeProcess:
         self.plan: LoadPlan | None = None
         self.cancelled: list[int] = []
         self.generating: set[int] = set()
+        self.generated: list[Generate] = []
+        """All it was asked to generate."""
         self._scope = trio.CancelScope()
         self._words = 0
 
@@ -157,6 +165,8 @@ class FakeProcess:
             case Generate():
                 nursery.start_soon(self._generate, command)
             case Tokenize():
+                if self.script.dies_of in command.text:
+                    self.end(KILLED)
                 tokens = tuple(range(len(command.text.split())))
                 await self.channel.send(Tokenized(command.id, tokens))
             case Embed() | Rank():
@@ -178,24 +188,49 @@ class FakeProcess:
 
     async def _generate(self, request: Generate) -> None:
         self.generating.add(request.id)
-        for offset, word in enumerate(request.prompt.split()):
+        self.generated.append(request)
+        text = TextAssembler(request.sampling.stop)
+        pieces, n_answered = self._pieces(request.prompt), len(request.answered)
+        assert request.answered == tuple(range(n_answered)), "a token was lost or doubled"
+        for piece in pieces[:n_answered]:
+            text.feed(piece)
+        for offset, piece in enumerate(pieces[n_answered:], start=n_answered):
             await trio.sleep(self.script.word_takes_s)
-            if request.id in self.cancelled:
+            if request.id in self.cancelled or text.is_stopped:
                 break
             self._words += 1
-            if self._words > self.script.dies_after_words:
+            if self._words > self.script.dies_after_words or self.script.dies_of in request.prompt:
                 self.end(KILLED)
             if self._words > self.script.hangs_after_words:
                 await self._hang()
-            await self.channel.send(Deltas((Delta(request.id, offset, word + " ", (offset,)),)))
+            delta = Delta(request.id, offset, text.feed(piece), (offset,))
+            await self.channel.send(Deltas((delta,)))
             if self.script.beats:
                 await self.channel.send(
                     Beat(EngineGauges(steps=self._words, slots_busy=1, kv_used=self._words))
                 )
+        if self._words >= self.script.dies_after_words:
+            self.end(KILLED)
         self.generating.discard(request.id)
         is_cancelled = request.id in self.cancelled
-        reason = FinishReason.CANCELLED if is_cancelled else FinishReason.STOP
-        await self.channel.send(Finished(id=request.id, reason=reason, timings=Timings()))
+        await self.channel.send(
+            Finished(
+                id=request.id,
+                reason=FinishReason.CANCELLED if is_cancelled else FinishReason.STOP,
+                timings=Timings(
+                    prompt_tokens=len(pieces),
+                    prefill_s=self.script.word_takes_s,
+                    generated_tokens=len(pieces) - n_answered,
+                ),
+                rest=text.finish(),
+            )
+        )
+
+    def _pieces(self, prompt: str) -> list[bytes]:
+        n_bytes, data = self.script.token_bytes, prompt.encode()
+        if n_bytes:
+            return [data[begin : begin + n_bytes] for begin in range(0, len(data), n_bytes)]
+        return [f"{word} ".encode() for word in prompt.split()]
 
     async def _hang(self) -> None:
         while self.script.beats_while_hung:
@@ -210,6 +245,9 @@ class FakeProcess:
         if question.id in self.cancelled:
             return
         texts = question.texts if isinstance(question, Embed) else question.documents
+        self._words += 1
+        if self._words > self.script.dies_after_words or self.script.dies_of in " ".join(texts):
+            self.end(KILLED)
         n_words = [len(text.split()) for text in texts]
         assert self.plan is not None
         if max(n_words) > self.plan.n_ctx and not question.truncate:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ollamad.config import RunnerConfig, SchedulingConfig
-from ollamad.errors import LoadFailed
+from ollamad.errors import LoadFailed, RunnerCrashed
 from ollamad.gpu.budget import Budget
 from ollamad.gpu.devices import (
     HOST,
@@ -50,7 +50,9 @@ from ollamad.supervisor.events import (
     PauseAsked,
     PinAsked,
     RequestArrived,
+    RequestContinues,
     RequestGone,
+    RequestServedAgain,
     ResetAsked,
     RestartAsked,
     ResumeAsked,
@@ -66,6 +68,7 @@ from ollamad.supervisor.events import (
     UnloadAsked,
 )
 from ollamad.supervisor.explanation import explain
+from ollamad.supervisor.healing import Part
 from ollamad.supervisor.residents import COMING, Resident, loads_on
 from ollamad.units import GIB, MIB
 from tests.fakes.placing import place_simply
@@ -132,6 +135,8 @@ class World:
         self.granted: dict[TicketId, RunnerId] = {}
         self.alive: dict[RunnerId, Process] = {}
         self.exited: set[RunnerId] = set()
+        self.back: set[TicketId] = set()
+        """Requests that have lost a runner."""
         self.excused: set[RunnerId] = set()
         """Runners that may be stopped under their leases."""
         self.gpus: dict[DeviceId, DeviceHealth] = {}
@@ -226,7 +231,11 @@ class World:
         assert seats <= set(self.granted)
         assert {t.id for t in core.line.waiting() if not t.is_own} == self.waiting
         n_own = sum(t.is_own for t in core.line.waiting())
-        assert len(self.waiting) <= limits.queue_length_max
+        assert len(self.waiting - self.back) <= limits.queue_length_max
+        in_turn = [t.id in self.back for t in core.line.in_turn(now, limits.ageing_s)]
+        assert in_turn == sorted(in_turn, reverse=True), "who is in the middle comes first"
+        for resident in core.residents.values():
+            assert resident.on_trial is None or resident.on_trial in resident.leases
         assert n_own <= len(MODELS)
         if not core.residents:
             assert not any(map(core.budget.reserved_bytes, core.budget.devices))
@@ -283,6 +292,22 @@ class World:
         """A request is over, or its client leaves; perhaps one that was never heard of."""
         everyone = sorted({*self.waiting, *self.granted, TicketId(self.n_tickets + 1)})
         self._leave(rng.choice(everyone))
+
+    def lose(self, rng: random.Random) -> None:
+        """A request whose runner has ended asks for another one."""
+        lost = sorted(t for t, runner in self.granted.items() if runner not in self.alive)
+        if not lost:
+            return
+        ticket = rng.choice(lost)
+        del self.granted[ticket]
+        self.waiting.add(ticket)
+        self.back.add(ticket)
+        self.send(RequestContinues(ticket, rng.choice(list(Part)), RunnerCrashed("it ended")))
+
+    def be_served_again(self, rng: random.Random) -> None:
+        """A request that has another runner gets something from it."""
+        if back := sorted(self.back & set(self.granted)):
+            self.send(RequestServedAgain(rng.choice(back), rng.randrange(9)))
 
     def _leave(self, ticket: TicketId) -> None:
         self.waiting.discard(ticket)
@@ -501,6 +526,8 @@ class World:
 ACTIONS: Final[tuple[tuple[int, Callable[[World, random.Random], None]], ...]] = (
     (24, World.arrive),
     (16, World.leave),
+    (6, World.lose),
+    (6, World.be_served_again),
     (34, World.runner_gets_on),
     (2, World.runner_exits),
     (6, World.stopped_runners_exit),

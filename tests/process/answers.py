@@ -67,6 +67,7 @@ class Answers:
         for finished in result.finished:
             assert finished.id not in self.finished, "a request ended twice"
             self.finished[finished.id] = finished
+            self.text[finished.id] += finished.rest
         for failed in result.failed:
             assert failed.id not in self.failed, "a request failed twice"
             self.failed[failed.id] = failed

@@ -46,7 +46,9 @@ class Runner:
         request_id = self.client.next_id()
         options = SamplingOptions(**sampling)  # type: ignore[arg-type]
         request = Generate(id=request_id, prompt=prompt, sampling=options)
-        return request_id, self.client.generate(request)
+        mailbox = Mailbox()
+        self.client.generate(request, mailbox)
+        return request_id, mailbox
 
     async def answer(self, prompt: str, **sampling: object) -> tuple[str, Finished]:
         _, mailbox = self.generate(prompt, **sampling)

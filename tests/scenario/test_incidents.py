@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 from ollamad.app import feed_watchdog
 from ollamad.config import RunnerConfig, SchedulingConfig
-from ollamad.errors import DoesNotFit, LoadFailed, OllamadError, QueueFull, RunnerCrashed
+from ollamad.errors import DoesNotFit, LoadFailed, QueueFull, RunnerCrashed
 from ollamad.modelinfo import StoredModel
 from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
@@ -144,7 +144,9 @@ async def test_green_health_requires_recent_progress(autojump_clock: MockClock) 
 
 
 async def test_runner_death_restarts_with_backoff(autojump_clock: MockClock) -> None:
-    limits = SchedulingConfig(restart_failures_max=10, restart_delay_s=4, restart_delay_max_s=10)
+    limits = SchedulingConfig(
+        restart_failures_max=10, restart_delay_s=4, restart_delay_max_s=10, heal_attempts_max=0
+    )
     async with a_house(Script(dies_after_words=0), scheduling=limits) as house:
         waited: list[float] = []
         for _ in range(5):
@@ -307,9 +309,6 @@ async def test_a_hung_engine_is_found_although_its_socket_is_served(
     async with a_house(hung, Script(), runner=RunnerConfig(stall_timeout_s=60)) as house:
         async with leased(house) as lease:
             hung_at = trio.current_time()
-            with pytest.raises(OllamadError):
-                await answer(lease)
-            assert trio.current_time() - hung_at == pytest.approx(60, abs=1)
-
-        async with leased(house) as lease:
             assert await answer(lease) == "one two three "
+            assert trio.current_time() - hung_at == pytest.approx(60 + 2.1, abs=1)
+        assert len(house.launcher.started) == 2

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ollamad.config import RunnerConfig
+from ollamad.config import RunnerConfig, SchedulingConfig
 from ollamad.errors import RunnerCrashed
 from ollamad.runners.launch import RunnerProcess, RunnerSpec
 from ollamad.runners.spare import RESTOCK_AFTER_S, STEADY_S, SpareLauncher
@@ -169,7 +169,9 @@ async def test_a_spare_that_dies_in_the_moment_of_its_load_costs_a_start_and_no_
 async def test_one_that_dies_after_it_was_handed_over_is_its_models_failure(
     autojump_clock: MockClock,
 ) -> None:
-    async with a_house(Script(dies_after_words=2), Script(), has_spare=True) as house:
+    never = SchedulingConfig(heal_attempts_max=0)
+    dying = Script(dies_after_words=2)
+    async with a_house(dying, Script(), has_spare=True, scheduling=never) as house:
         await trio.sleep(10)
         async with leased(house) as lease:
             with pytest.raises(RunnerCrashed, match="killed by SIGKILL"):

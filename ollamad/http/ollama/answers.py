@@ -134,6 +134,7 @@ def measure(
     last.prompt_cached_count = timings.cached_tokens
     last.queue_duration = nanoseconds(timings.queue_s)
     last.eval_forced_count = timings.forced_tokens
+    last.healed_count = timings.healed
     last.eval_count = timings.generated_tokens
     last.eval_duration = nanoseconds(timings.decode_s)
 

@@ -190,9 +190,10 @@ class GenerateResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     eval_count: int = 0
     eval_duration: int = 0
     queue_duration: int = 0
-    """From the runner's having it to a slot. This and the next two are not in Ollama's API."""
+    """From the runner's having it to a slot. This and the next three are not in Ollama's API."""
     prompt_cached_count: int = 0
     eval_forced_count: int = 0
+    healed_count: int = 0
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
     logprobs: list[LogprobEntry] = []
 
@@ -223,9 +224,10 @@ class ChatResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     eval_count: int = 0
     eval_duration: int = 0
     queue_duration: int = 0
-    """From the runner's having it to a slot. This and the next two are not in Ollama's API."""
+    """From the runner's having it to a slot. This and the next three are not in Ollama's API."""
     prompt_cached_count: int = 0
     eval_forced_count: int = 0
+    healed_count: int = 0
 
 
 class EmbedResponse(msgspec.Struct, kw_only=True, omit_defaults=True):

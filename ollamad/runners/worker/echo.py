@@ -48,7 +48,7 @@ class EchoEngine:
         on_progress(1.0)
         self.n_ctx = plan.n_ctx
         self.n_slots = plan.n_slots
-        self._open: dict[RequestId, tuple[Generate, list[str], TextAssembler]] = {}
+        self._open: dict[RequestId, _Echo] = {}
         self._paces_s: dict[RequestId, float] = {}
         self._steps = 0
 
@@ -101,7 +101,7 @@ class EchoEngine:
             case ["!paced", milliseconds, number, *_]:
                 words = [str(i) for i in range(int(number))]
                 self._paces_s[request.id] = int(milliseconds) / 1000
-        self._open[request.id] = (request, words, TextAssembler(request.sampling.stop))
+        self._open[request.id] = _Echo(request, words)
 
     def use_threads(self, n_threads: int) -> None:
         """It computes with one."""
@@ -124,22 +124,50 @@ class EchoEngine:
         self._steps += 1
         if self._paces_s:
             time.sleep(max(self._paces_s.values()))
-        for request_id, (request, words, text) in list(self._open.items())[: self.n_slots]:
-            offset = len(request.prompt.split())
-            result.deltas.append(
-                Delta(request_id, offset, text.feed(words.pop(0).encode() + b" "), (1,))
-            )
-            if text.is_stopped or not words:
-                reason = FinishReason.STOP
-                if rest := text.finish():
-                    result.deltas.append(Delta(request_id, offset, rest, ()))
-            elif 0 < request.sampling.num_predict <= offset:
-                reason = FinishReason.LENGTH
-            else:
+        for request_id, echo in list(self._open.items())[: self.n_slots]:
+            if not echo.is_over:
+                offset = echo.n_said
+                result.deltas.append(Delta(request_id, offset, echo.say(), (1,)))
+            if not echo.is_over:
                 continue
             del self._open[request_id]
             self._paces_s.pop(request_id, None)
-            result.finished.append(
-                Finished(id=request_id, reason=reason, timings=Timings(prompt_tokens=offset))
-            )
+            result.finished.append(echo.finished())
         return result
+
+
+class _Echo:
+    """One answer: its words, and how many of them were said, here or by another runner."""
+
+    def __init__(self, request: Generate, words: list[str]) -> None:
+        self._request = request
+        self._words = words
+        self._text = TextAssembler(request.sampling.stop)
+        self.n_said = 0
+        for _ in request.answered:
+            self.say()
+
+    def say(self) -> str:
+        word = self._words[self.n_said]
+        self.n_said += 1
+        return self._text.feed(word.encode() + b" ")
+
+    @property
+    def _is_full(self) -> bool:
+        return 0 < self._request.sampling.num_predict <= self.n_said
+
+    @property
+    def is_over(self) -> bool:
+        return self._text.is_stopped or self._is_full or self.n_said >= len(self._words)
+
+    def finished(self) -> Finished:
+        is_cut = self._is_full and not self._text.is_stopped and self.n_said < len(self._words)
+        return Finished(
+            id=self._request.id,
+            reason=FinishReason.LENGTH if is_cut else FinishReason.STOP,
+            timings=Timings(
+                prompt_tokens=len(self._request.prompt.split()),
+                generated_tokens=self.n_said - len(self._request.answered),
+            ),
+            rest=self._text.finish(),
+        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ollamad.errors import ProtocolBroken
-from ollamad.runners.protocol import Generate, Timings
+from ollamad.runners.protocol import FinishReason, Generate, Timings
 from ollamad.runners.worker.prefixcache import OpenSequence
 from ollamad.runners.worker.text import TextAssembler
 from ollamad.runners.worker.tokens import Tokens
@@ -87,10 +87,11 @@ class Generation:
         """Numbers of tokens at which a batch must end, so that others can go on from there."""
         self.prompt: Final = tuple(prompt)
         """The tokens of the prompt alone."""
+        self._n_ctx = n_ctx
         self._buffer = np.empty(n_ctx + 1, dtype=np.int32)
         self._n_tokens = 0
         self.extend(prompt)
-        self.extend(request.answered)
+        self._is_cut = not self._replay(request.answered)
         self.n_prompt = self._n_tokens
         """Tokens to compute before the next one is chosen."""
         self._sequence: OpenSequence | None = None
@@ -150,6 +151,33 @@ class Generation:
         self._buffer[self._n_tokens : end] = tokens
         self._n_tokens = end
 
+    def has_context_for(self, n_tokens: int) -> bool:
+        """So many more tokens fit into the context."""
+        return self._n_tokens + n_tokens < self._n_ctx
+
+    def shift_range(self) -> tuple[int, int]:
+        """Return which tokens it drops when its context is full."""
+        n_keep = self.request.sampling.num_keep
+        return shift_range(self._n_tokens, n_keep if n_keep >= 0 else len(self.prompt))
+
+    def _replay(self, answered: Sequence[int]) -> bool:
+        """Fill the context as the runner before had it; False if the answer ended at its end.
+
+        It may have shifted, so what it had generated may not fit into a context at all. Where it
+        computed several tokens together it may have shifted a few tokens earlier: the answer goes
+        on from nearly the same context then.
+        """
+        at = 0
+        while at < len(answered):
+            if not self.has_context_for(1):
+                if not self.request.shift:
+                    return False
+                self.drop_middle(*self.shift_range())
+            n_tokens = min(self._n_ctx - 1 - self._n_tokens, len(answered) - at)
+            self.extend(answered[at : at + n_tokens])
+            at += n_tokens
+        return True
+
     def drop_middle(self, begin: int, end: int) -> None:
         """Forget the tokens from *begin* to *end*."""
         n_after = self._n_tokens - end
@@ -202,6 +230,13 @@ class Generation:
     def is_full(self) -> bool:
         """Its answer may not grow any more."""
         return len(self.generated) >= self.n_generated_max
+
+    @property
+    def ending(self) -> FinishReason | None:
+        """How the answer had ended in the runner before, if all that was lost is its end."""
+        if self.text.is_stopped:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if self.is_full or self._is_cut else None
 
     def timings(self, now: float) -> Timings:
         """Return what the request has cost until *now*."""

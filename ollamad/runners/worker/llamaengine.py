@@ -33,7 +33,6 @@ from ollamad.runners.worker.gauges import GaugeBoard
 from ollamad.runners.worker.generation import (
     Generation,
     GenerationState,
-    shift_range,
 )
 from ollamad.runners.worker.grammar import Grammars
 from ollamad.runners.worker.llama import LlamaModel
@@ -156,11 +155,10 @@ class LlamaEngine:
         ]
         if not prompt:
             raise EngineRefused(FailureCode.BAD_REQUEST, "the prompt is empty: it has no tokens")
-        n_tokens = len(prompt) + len(request.answered)
-        if n_tokens >= self.n_ctx:
+        if len(prompt) >= self.n_ctx:
             raise EngineRefused(
                 FailureCode.CONTEXT_TOO_LONG,
-                f"the prompt has {n_tokens} tokens, but the context holds {self.n_ctx}; shorten "
+                f"the prompt has {len(prompt)} tokens, but the context holds {self.n_ctx}; shorten "
                 "the prompt, or raise num_ctx if the model allows it",
             )
         if not all(0 <= t < self._model.n_vocab for t in (*request.context, *request.answered)):
@@ -192,7 +190,7 @@ class LlamaEngine:
     def step(self) -> StepResult:
         """Compute one batch.
 
-        1. Seat waiting requests in free slots.
+        1. Seat waiting requests in free slots, and end those that had ended in another runner.
         2. Share the batch between the seated, and begin the masks of those with a grammar.
         3. Decode it. Aborted: nothing happened, the next step decides anew.
         4. Choose a token for every request whose logits came out.
@@ -230,6 +228,9 @@ class LlamaEngine:
 
     def _seat_waiting(self, result: StepResult) -> None:
         for generation in list(self._waiting):
+            if (reason := generation.ending) is not None:
+                self._end(generation, reason, result)
+                continue
             if len(self._running) >= self.n_slots:
                 return
             sequence = seat(generation, self._running, self._cache)
@@ -318,12 +319,11 @@ class LlamaEngine:
         3. The dropped cells are its own and the memory can move the rest: move them.
         4. Compute anew what is left: always right, and takes as long as it takes.
         """
-        if len(generation.tokens) + n_tokens < self.n_ctx:
+        if generation.has_context_for(n_tokens):
             return True
         if not generation.request.shift or n_tokens >= self.n_ctx // 2:
             return False
-        n_held, n_keep = len(generation.tokens), generation.request.sampling.num_keep
-        begin, end = shift_range(n_held, n_keep if n_keep >= 0 else generation.n_prompt)
+        begin, end = generation.shift_range()
         sequence, memory = generation.sequence, self._model.memory
         generation.drop_middle(begin, end)
         if memory.can_shift and sequence.pinned.depth <= begin:
@@ -341,13 +341,11 @@ class LlamaEngine:
         self._leave(generation, keep=True)
         request, now = generation.request, time.monotonic()
         rest = generation.text.finish() if reason is not FinishReason.CANCELLED else ""
-        if rest:
-            result.deltas.append(Delta(request.id, len(generation.generated), rest, ()))
         timings = generation.timings(now)
         self._board.note_end(timings)
         prompt = tuple(map(int, generation.prompt)) if request.echo_tokens else ()
         result.finished.append(
-            Finished(id=request.id, reason=reason, timings=timings, prompt=prompt)
+            Finished(id=request.id, reason=reason, timings=timings, prompt=prompt, rest=rest)
         )
 
     def _fail(

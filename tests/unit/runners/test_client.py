@@ -19,7 +19,7 @@ from ollamad.errors import (
 from ollamad.runners.channel import Channel
 from ollamad.runners.client import LifeMessage, RunnerClient, error_of
 from ollamad.runners.framing import FRAME_BYTES_MAX
-from ollamad.runners.mailbox import Piece
+from ollamad.runners.mailbox import Mailbox, Piece
 from ollamad.runners.protocol import (
     Beat,
     Cancel,
@@ -29,6 +29,7 @@ from ollamad.runners.protocol import (
     FailureCode,
     FinishReason,
     FromRunner,
+    Generate,
     Hello,
     Load,
     Loaded,
@@ -62,6 +63,12 @@ class House:
         await self.client.run()
         self.has_ended = True
 
+    def generate(self, request: Generate) -> Mailbox:
+        """Ask for an answer and return where it arrives."""
+        mailbox = Mailbox()
+        self.client.generate(request, mailbox)
+        return mailbox
+
     async def say(self, *messages: FromRunner) -> None:
         """Let the runner say this, and the client hear it."""
         for message in messages:
@@ -80,7 +87,7 @@ async def a_house() -> AsyncIterator[House]:
 
 async def test_a_request_is_answered_in_its_own_mailbox() -> None:
     async with a_house() as house:
-        first, second = (house.client.generate(a_request(n)) for n in (1, 2))
+        first, second = (house.generate(a_request(n)) for n in (1, 2))
         assert [await house.runner.receive() for _ in "12"] == [a_request(1), a_request(2)]
 
         await house.say(
@@ -94,7 +101,7 @@ async def test_a_request_is_answered_in_its_own_mailbox() -> None:
 
 async def test_a_failed_request_leaves_the_others_alone() -> None:
     async with a_house() as house:
-        first, second = (house.client.generate(a_request(n)) for n in (1, 2))
+        first, second = (house.generate(a_request(n)) for n in (1, 2))
 
         await house.say(Failed(1, FailureCode.ENGINE, "no luck"), a_finish(2))
 
@@ -142,7 +149,7 @@ async def test_loading_and_shutting_down_are_told_to_the_runner() -> None:
 async def test_cancelling_is_told_once_and_only_for_open_requests() -> None:
     async with a_house() as house:
         for request_id in (1, 2):
-            house.client.generate(a_request(request_id))
+            house.generate(a_request(request_id))
         await house.say(a_finish(2))
         for request_id in (1, 1, 2, 99):
             house.client.cancel(request_id)
@@ -156,7 +163,7 @@ async def test_cancelling_is_told_once_and_only_for_open_requests() -> None:
 
 async def test_the_answer_to_a_cancelled_request_is_dropped() -> None:
     async with a_house() as house:
-        house.client.generate(a_request(1))
+        house.generate(a_request(1))
         house.client.cancel(1)
 
         await house.say(Deltas((a_delta(1),)), a_finish(1, FinishReason.CANCELLED))
@@ -206,7 +213,7 @@ async def test_whoever_stops_waiting_for_tokens_is_forgotten() -> None:
 async def test_the_end_of_the_runner_ends_the_conversation_but_decides_no_request() -> None:
     """The exit status is known a little later, and is the better reason."""
     async with a_house() as house:
-        mailbox = house.client.generate(a_request(1))
+        mailbox = house.generate(a_request(1))
         await house.runner.aclose()
         await wait_all_tasks_blocked()
 
@@ -224,21 +231,22 @@ async def test_after_the_end_every_later_request_gets_the_first_reason() -> None
         house.client.fail_all(RunnerCrashed("second"))
 
         with pytest.raises(RunnerCrashed, match="first"):
-            await house.client.generate(a_request(1)).take()
+            await house.generate(a_request(1)).take()
         with pytest.raises(RunnerCrashed, match="first"):
             await house.client.tokenize("x", add_special=True)
         assert house.client.n_open == 0
 
 
-async def test_a_runner_that_talks_nonsense_fails_all_and_is_heard_no_more() -> None:
+async def test_a_runner_that_talks_nonsense_is_heard_no_more_and_decides_no_request() -> None:
+    """It is stopped, and its requests have lost it like any other that ends."""
     async with a_house() as house:
-        mailbox = house.client.generate(a_request(1))
+        mailbox = house.generate(a_request(1))
         await house.stream.send_all(b"\xff" * 8)
         await wait_all_tasks_blocked()
 
         assert house.has_ended
-        with pytest.raises(ProtocolBroken):
-            await mailbox.take()
+        assert isinstance(house.client.broken, ProtocolBroken)
+        assert not mailbox.is_closed
 
 
 async def test_who_waits_for_tokens_hears_of_the_crash() -> None:
@@ -262,8 +270,8 @@ UNSENDABLE = pytest.mark.parametrize(
 async def test_a_prompt_that_no_frame_can_hold_fails_alone(text: str) -> None:
     """It once ended the connection, and with it the daemon."""
     async with a_house() as house:
-        bad = house.client.generate(a_request(1, prompt=text))
-        good = house.client.generate(a_request(2))
+        bad = house.generate(a_request(1, prompt=text))
+        good = house.generate(a_request(2))
         assert await house.runner.receive() == a_request(2)
         await house.say(a_finish(2))
 
@@ -312,7 +320,7 @@ async def test_only_what_the_engine_computed_counts_as_its_progress(
     mock_clock: MockClock, said: FromRunner, is_progress: bool
 ) -> None:
     async with a_house() as house:
-        house.client.generate(a_request(1))
+        house.generate(a_request(1))
         await house.say(a_beat(5))
         mock_clock.jump(10)
 
@@ -326,9 +334,9 @@ async def test_an_engine_that_had_nothing_to_do_is_late_from_its_next_request_on
 ) -> None:
     async with a_house() as house:
         mock_clock.jump(100)
-        house.client.generate(a_request(1))
+        house.generate(a_request(1))
         mock_clock.jump(10)
-        house.client.generate(a_request(2))
+        house.generate(a_request(2))
 
         assert house.client.progress_at == 100
 

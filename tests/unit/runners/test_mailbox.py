@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
@@ -175,3 +176,23 @@ async def test_nothing_is_forwarded_while_nobody_waits() -> None:
     taken = await box.take(forward)
     assert isinstance(taken, Piece)
     assert (taken.text, offered) == ("later", [])
+
+
+async def test_the_ends_own_text_is_one_more_piece() -> None:
+    box = Mailbox()
+    box.put(a_delta(text="a"))
+    box.close(msgspec.structs.replace(a_finish(), rest="b"))
+
+    taken = await box.take()
+
+    assert isinstance(taken, Piece)
+    assert (taken.text, taken.tokens) == ("ab", (7,))
+    assert isinstance(await box.take(), Finished)
+
+
+async def test_a_mailbox_whose_runner_has_ended_ends_with_the_reason() -> None:
+    box = Mailbox()
+    box.lose(RunnerCrashed("gone"))
+
+    with pytest.raises(RunnerCrashed, match="gone"):
+        await box.take()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ollamad.supervisor.restart import FailureHistory, RestartPolicy
@@ -104,3 +106,25 @@ def test_delays_do_not_overflow() -> None:
     policy = a_policy(failures_max=1000, delay_s=1e300, delay_max_s=5)
 
     assert a_history(*[7] * 999, policy=policy).put_off_until == 12
+
+
+def test_what_a_request_is_blamed_for_is_forgotten() -> None:
+    history = a_history(0, 1, 2)
+    history.forgive(2, 3)
+
+    assert history.failed_at == [0]
+    assert history.cooling_until(3) is None
+    assert history.put_off_until == -math.inf
+    assert not history.is_forgotten(3)
+    assert history.is_forgotten(3 + POLICY.window_s)
+
+
+def test_when_many_requests_are_blamed_the_model_cools() -> None:
+    history = FailureHistory(POLICY)
+    for at in range(POLICY.failures_max):
+        assert history.cooling_until(at) is None
+        history.record("died", at)
+        history.record("died", at)
+        history.forgive(2, at)
+
+    assert history.cooling_until(2) == 2 + POLICY.cooling_s

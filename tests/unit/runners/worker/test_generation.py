@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ollamad.errors import ProtocolBroken
-from ollamad.runners.protocol import Generate
+from ollamad.runners.protocol import FinishReason, Generate
 from ollamad.runners.worker.generation import (
     TRANSITIONS,
     Generation,
@@ -126,3 +126,29 @@ def test_a_shift_drops_half_of_what_need_not_be_kept(
     n_held: int, n_keep: int, dropped: tuple[int, int]
 ) -> None:
     assert shift_range(n_held, n_keep) == dropped
+
+
+def test_an_answer_longer_than_the_context_is_replayed_into_what_was_left_of_it() -> None:
+    request = Generate(id=1, prompt="", answered=tuple(range(100, 150)), shift=True)
+    generation = Generation(
+        request,
+        (1, 2, 3),
+        n_ctx=32,
+        n_generated_max=99,
+        sampler=None,
+        constraint=None,
+        arrival=1,
+        now=0.0,
+    )
+
+    assert generation.tokens.tolist()[:3] == [1, 2, 3]
+    assert generation.tokens.tolist()[-1] == 149
+    assert len(generation.tokens) < 32
+    assert generation.ending is None
+
+
+def test_an_answer_that_had_ended_is_known_by_its_tokens() -> None:
+    assert a_generation(answered=(5, 6), limit=2).ending is FinishReason.LENGTH
+    assert a_generation(answered=(5, 6), limit=3).ending is None
+    assert a_generation(answered=tuple(range(28)), limit=99).ending is None
+    assert a_generation(answered=tuple(range(29)), limit=99).ending is FinishReason.LENGTH
