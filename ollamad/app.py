@@ -27,7 +27,10 @@ from ollamad.notify import Notifier
 from ollamad.registry.catalog import Catalog
 from ollamad.registry.embedded import embedded_model_file, install_embedded
 from ollamad.registry.store import Store
+from ollamad.runners.cgroup import CgroupTree
+from ollamad.runners.isolation import describe, isolation_for, summary
 from ollamad.runners.launch import Launcher, ProcessLauncher
+from ollamad.runners.leftovers import end_leftovers
 from ollamad.runners.readahead import ReadAhead
 from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.compat import PlanDefaults
@@ -65,7 +68,8 @@ class Daemon:
         self._catalog = Catalog(self._store)
         budget = Budget([self._memory.facts()], {HOST: config.gpu.host_headroom_bytes})
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
-        self._launcher = SpareLauncher(launcher or ProcessLauncher(), config.runner)
+        self._isolation = isolation_for(config.runner, config.store.models_path)
+        self._launcher = SpareLauncher(launcher or ProcessLauncher(self._isolation), config.runner)
         read_ahead = ReadAhead(self._memory.available_bytes)
         self._loop = Loop(core, self._launcher, config.runner, read_ahead.read)
         self._supervisor = Supervisor(self._loop)
@@ -76,13 +80,15 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until asked to stop. Tells its port when requests are answered.
 
-        Start: listen, look after the store, run the supervisor, serve.
+        Start: listen, end what an earlier life left, look after the store, run the supervisor,
+        serve.
         Stop: take no new connections, let answers end within the drain timeout, stop the runners.
         Raises StartupError.
         """
         http = self._config.http
         with open_listener(http.host, http.port) as self.listener:
             port: int = self.listener.getsockname()[1]
+            await trio.to_thread.run_sync(self._end_leftovers)
             await trio.to_thread.run_sync(self._prepare_store)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
@@ -143,6 +149,13 @@ class Daemon:
         log.info("configuration reloaded", changed=", ".join(changed) or "nothing")
 
     # Start
+
+    def _end_leftovers(self) -> None:
+        """End the runners of an earlier life, whose memory the plans would count as others'."""
+        if isinstance(self._isolation.cgroups, CgroupTree):
+            self._isolation.cgroups.end_leftovers()
+        end_leftovers()
+        log.info(summary(describe(self._isolation)))
 
     def _prepare_store(self) -> None:
         """Make the store's folder, clean it up, and give an empty one the embedded model."""

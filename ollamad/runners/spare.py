@@ -98,6 +98,7 @@ class SpareLauncher:
             if spare.environment != self._environment:
                 spare.dismiss()
             elif await spare.claim():
+                spare.limit_memory(spec.memory_bytes)
                 return spare
         return await self._launcher.launch(spec)
 
@@ -205,6 +206,9 @@ class _Spare:
     @property
     def has_ended(self) -> bool:
         return self._process.has_ended
+
+    def limit_memory(self, planned_bytes: int) -> None:
+        self._process.limit_memory(planned_bytes)
 
     def terminate(self) -> None:
         self._process.terminate()

@@ -18,6 +18,8 @@ class StartRunner:
     runner: RunnerId
     name: str
     plan: LoadPlan
+    memory_bytes: int = dataclasses.field(default=0, compare=False)
+    """Main memory that is reserved for it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

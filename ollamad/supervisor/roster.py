@@ -290,7 +290,8 @@ class Roster:
             runner=resident.runner,
             demand_bytes=demand.total_bytes,
         )
-        self.orders.append(StartRunner(resident.runner, subject.name, plan))
+        memory_bytes = placement.amounts.get(HOST, 0)
+        self.orders.append(StartRunner(resident.runner, subject.name, plan, memory_bytes))
 
     def evict(self, resident: Resident, why: str, now: float) -> None:
         """Make a READY runner leave: at once if it is idle, else when its leases are back."""

@@ -97,7 +97,9 @@ class RunnerTask:
 
     async def _live(self) -> None:
         try:
-            process = await self._launcher.launch(RunnerSpec(label=self._order.name))
+            process = await self._launcher.launch(
+                RunnerSpec(label=self._order.name, memory_bytes=self._order.memory_bytes)
+            )
         except LoadFailed as exc:
             self._post(RunnerExited(self.runner, exc.message))
             self._post(MemoryReturned(self.runner))

@@ -91,6 +91,7 @@ class FakeProcess:
         self.exited = trio.Event()
         self.status = 0
         self.plan: LoadPlan | None = None
+        self.limits_bytes: list[int] = []
         self.cancelled: list[int] = []
         self.generating: set[int] = set()
         self._scope = trio.CancelScope()
@@ -101,6 +102,9 @@ class FakeProcess:
     @property
     def has_ended(self) -> bool:
         return self._scope.cancel_called
+
+    def limit_memory(self, planned_bytes: int) -> None:
+        self.limits_bytes.append(planned_bytes)
 
     def terminate(self) -> None:
         if "term" not in self.script.ignores:
