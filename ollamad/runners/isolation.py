@@ -119,6 +119,7 @@ def _cgroup(cgroups: CgroupTree | NotDelegated) -> Feature:
 
 def _kernels(isolation: Isolation) -> Iterator[Feature]:
     names = (
+        Wall.CAPABILITIES,
         Wall.NO_NEW_PRIVILEGES,
         Wall.FILES,
         Wall.NETWORK,
@@ -133,6 +134,7 @@ def _kernels(isolation: Isolation) -> Iterator[Feature]:
         return
     abi = landlock.abi_version()
     offered = f"Landlock version {abi}" if abi else "the kernel offers no Landlock"
+    yield Feature(Wall.CAPABILITIES, True, "of root's rights only those over files are left")
     yield Feature(Wall.NO_NEW_PRIVILEGES, True, "a runner gains no rights by starting a program")
     yield Feature(Wall.FILES, abi > 0, f"{offered}; libraries, devices and its own model only")
     yield _since(Wall.NETWORK, abi, landlock.NETWORK_ABI, "no TCP")

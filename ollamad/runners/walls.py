@@ -14,6 +14,7 @@ class Wall(enum.StrEnum):
     LIMITS = "limits"
     CORE_DUMPS = "no-core-dumps"
     OOM_SCORE = "oom-score"
+    CAPABILITIES = "capabilities"
     NO_NEW_PRIVILEGES = "no-new-privileges"
     FILES = "files"
     NETWORK = "network"

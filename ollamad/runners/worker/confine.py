@@ -22,9 +22,11 @@ What the kernel does not offer is skipped with a line in the log; `applied` name
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
 import resource
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -41,6 +43,10 @@ OPEN_FILES_MAX: Final = 1024
 OOM_SCORE_MORE: Final = 500
 """Thousandths of all memory by which a runner looks larger than the daemon."""
 OOM_SCORE_MAX: Final = 1000
+_CAPABILITIES_KEPT: Final = 1 << 1 | 1 << 2 | 1 << 14
+"""Reading models whatever their mode (DAC_OVERRIDE, DAC_READ_SEARCH), and locking them in memory
+(IPC_LOCK). With the others, root sees other processes' memory whatever Landlock says."""
+_CAPABILITY_VERSION_3: Final = 0x20080522
 
 _LIBRARIES: Final = (
     "/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64", "/usr/local/lib",
@@ -86,6 +92,7 @@ class Confinement:
         if not self._orders.core_dumps:
             self._try(Wall.CORE_DUMPS, _forbid_core_dumps)
         self._try(Wall.OOM_SCORE, _raise_oom_score)
+        self._try(Wall.CAPABILITIES, _drop_capabilities)
         if not self._try(Wall.NO_NEW_PRIVILEGES, seccomp.forbid_new_privileges):
             return  # The kernel wants it for what follows.
         abi = landlock.abi_version()
@@ -159,6 +166,18 @@ def _raise_oom_score() -> None:
     path = Path("/proc/self/oom_score_adj")
     score = min(int(path.read_text()) + OOM_SCORE_MORE, OOM_SCORE_MAX)
     path.write_text(str(score))
+
+
+def _drop_capabilities() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    now = ctypes.create_string_buffer(24)  # Effective, permitted, inheritable; the high words.
+    if libc.capget(header, now) == 0:
+        effective, permitted, _, *_high = struct.unpack("=6I", now.raw)
+        kept = (effective & _CAPABILITIES_KEPT, permitted & _CAPABILITIES_KEPT)
+        if libc.capset(header, struct.pack("=6I", *kept, 0, 0, 0, 0)) == 0:
+            return
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _say(mark: str, text: str) -> None:

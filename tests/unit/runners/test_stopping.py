@@ -29,6 +29,9 @@ class FakeProcess:
     def has_ended(self) -> bool:
         return self._dies_at <= trio.current_time()
 
+    def limit_memory(self, planned_bytes: int) -> None:
+        raise AssertionError("stopping plans nothing")
+
     def ask(self) -> None:
         self._push(Rung.ASK)
 
