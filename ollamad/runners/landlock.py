@@ -41,6 +41,8 @@ READ: Final = _READ_FILE | _READ_DIR
 """Open files for reading and list folders. Not: execute."""
 READ_WRITE: Final = READ | _WRITE_FILE | _IOCTL_DEV
 """What a device node needs. Not: create, remove or cut anything."""
+REWRITE: Final = READ | _WRITE_FILE | _TRUNCATE
+"""Replace what is in a file, as opening it for writing usually does."""
 
 _FILES_BY_ABI: Final[Mapping[int, int]] = MappingProxyType(
     {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: _IOCTL_DEV}
@@ -63,7 +65,7 @@ class Rule:
 
     path: Path
     access: int
-    """`READ` or `READ_WRITE`."""
+    """`READ`, `READ_WRITE` or `REWRITE`."""
 
 
 def abi_version() -> int:

@@ -65,6 +65,8 @@ class RunnerTask:
         self._read_ahead = read_ahead
         self._log = RunnerLog(order.name, lines_kept=config.log_lines_kept)
         self._stop_asked = trio.Event()
+        self._is_left = False
+        """Nothing ends its process: it is not waited for."""
         self._client: RunnerClient | None = None
 
     @property
@@ -111,14 +113,18 @@ class RunnerTask:
                 nursery.start_soon(self._log.read, process.output)
                 nursery.start_soon(self._converse, client)
                 nursery.start_soon(self._watch)
-                nursery.start_soon(self._stop_when_asked, process)
+                nursery.start_soon(self._stop_when_asked, process, nursery.cancel_scope)
                 status = await process.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            await stop(process, client.shut_down, self._patience)
-        detail = self._log.how_it_ended(status)
+            if not self._is_left:
+                rung = await stop(process, client.shut_down, self._patience)
+                self._is_left = rung is Rung.LEFT
+        detail = Rung.LEFT.value if self._is_left else self._log.how_it_ended(status)
         client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
         self._post(RunnerExited(self.runner, detail))
+        if self._is_left:
+            return  # What it holds is not back, and its reservation ends by the time-out.
         # A process that has been waited for has given its main memory back.
         self._post(MemoryReturned(self.runner))
 
@@ -133,11 +139,14 @@ class RunnerTask:
         # A runner that no longer speaks is of no use, even if its process lives on.
         self._stop_asked.set()
 
-    async def _stop_when_asked(self, process: RunnerProcess) -> None:
+    async def _stop_when_asked(self, process: RunnerProcess, living: trio.CancelScope) -> None:
         await self._stop_asked.wait()
         rung = await stop(process, self.client.shut_down, self._patience)
         if rung is not Rung.ASK:
             self._log.note(f"had to be {rung.value}")
+        if rung is Rung.LEFT:
+            self._is_left = True
+            living.cancel()
 
     async def _watch(self) -> None:
         """Notice an engine that has requests and makes no progress."""

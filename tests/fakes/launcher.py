@@ -67,7 +67,7 @@ class Script:
     hangs_after_words: float = math.inf
     beats: bool = True
     ignores: frozenset[str] = frozenset()
-    """Rungs of the stop ladder it is deaf to: `shutdown`, `term`."""
+    """Rungs of the stop ladder it is deaf to: `shutdown`, `term`, in a hanging kernel `kill`."""
     exits_at_start: bool = False
     says_at_start: bytes = b""
     """Lines of log before anything else."""
@@ -111,7 +111,8 @@ class FakeProcess:
             self.end(TERMINATED)
 
     def kill(self) -> None:
-        self.end(KILLED)
+        if "kill" not in self.script.ignores:
+            self.end(KILLED)
 
     async def wait(self) -> int:
         await self.exited.wait()

@@ -8,7 +8,9 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import trio
 
@@ -186,6 +188,18 @@ async def test_it_says_what_it_has_given_up(store: Path) -> None:
 
     assert "Max core file size        0                    0" in limits
     assert int(score) == min(int(own_score) + 500, 1000)
+
+
+def thread_name(pid: int, thread: Any) -> str:
+    return Path(f"/proc/{pid}/task/{thread.id}/comm").read_text().strip()
+
+
+async def test_it_is_still_called_a_runner(store: Path) -> None:
+    """Its name is written to a file, as the threads' are."""
+    async with a_hostile(store) as hostile:
+        names = {thread_name(hostile.pid, task) for task in psutil.Process(hostile.pid).threads()}
+
+    assert names == {"ollamad-runner", "engine"}
 
 
 async def test_a_crash_may_leave_its_memory_if_that_is_asked_for(store: Path) -> None:

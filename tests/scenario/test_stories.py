@@ -194,6 +194,26 @@ async def test_stop_is_bounded_even_when_runner_ignores_term(autojump_clock: Moc
         assert trio.current_time() - asked_at == pytest.approx(15)
 
 
+async def test_a_runner_that_not_even_killing_ends_is_left_and_its_memory_written_off(
+    autojump_clock: MockClock,
+) -> None:
+    """Waiting for a process that hangs in the kernel would hang whoever waits for its place."""
+    stuck = Script(ignores=frozenset({"shutdown", "term", "kill"}))
+    patience = RunnerConfig(ask_patience_s=5, terminate_patience_s=10)
+    async with a_house(stuck, Script(), runner=patience) as house:
+        async with leased(house):
+            pass
+        house.supervisor.unload(LLAMA.weights_id)
+        asked_at = trio.current_time()
+        async with leased(house) as lease:
+            assert await answer(lease)
+            took_s = trio.current_time() - asked_at
+        house.launcher.started[0].end(KILLED)
+
+    # The ladder, the patience with SIGKILL and that with the memory; then the model is loaded anew.
+    assert took_s == pytest.approx(5 + 10 + KILL_PATIENCE_S + 5, abs=3)
+
+
 async def test_a_runner_deaf_to_its_protocol_is_terminated(autojump_clock: MockClock) -> None:
     async with a_house(Script(ignores=frozenset({"shutdown"}))) as house:
         async with leased(house):

@@ -34,7 +34,7 @@ from typing import Final
 
 import ollamad
 from ollamad.runners import landlock, seccomp
-from ollamad.runners.landlock import READ, READ_WRITE, Rule
+from ollamad.runners.landlock import READ, READ_WRITE, REWRITE, Rule
 from ollamad.runners.protocol import LoadPlan
 from ollamad.runners.walls import Wall
 
@@ -141,8 +141,10 @@ def _rules(readable: Iterable[Path]) -> Iterator[Rule]:
     for folder in dict.fromkeys(folders):
         if folder.startswith("/"):
             yield Rule(Path(folder), READ)
-    for path in (*map(Path, _OWN), *devices):
-        yield Rule(path, READ_WRITE)
+    for name in _OWN:
+        yield Rule(Path(name), REWRITE)
+    for device in devices:
+        yield Rule(device, READ_WRITE)
     for path in readable:
         yield Rule(path, READ)
 
