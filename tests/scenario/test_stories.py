@@ -20,6 +20,7 @@ from ollamad.errors import (
 )
 from ollamad.options import LoadOptions, SamplingOptions
 from ollamad.runners.states import RunnerState
+from ollamad.runners.stopping import KILL_PATIENCE_S
 from ollamad.units import GIB
 from tests.fakes.launcher import KILLED, TERMINATED, Script
 from tests.scenario.house import GEMMA, LLAMA, QWEN, a_house, answer, error_of_lease, leased
