@@ -173,7 +173,7 @@ class SpareLauncher:
             with trio.move_on_after(LAST_WORDS_S):
                 await log.read(spare.output)
             if rung is Rung.LEFT:
-                return rung.value
+                return Rung.LEFT.value
             status = await spare.wait()
         return log.how_it_ended(status)
 
