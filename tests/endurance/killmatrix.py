@@ -9,8 +9,8 @@ runner stands still at the point until it is struck. Afterwards it must hold:
   model, a reservation that leaked would show;
 - every blob in the store is what its name says.
 
-How long it took until the model was ready again is printed. Patience is set short for this: a stopped
-process is found by a time-out only.
+How long it took until the model was ready again is printed. Patience is set short for this: a
+stopped process is found by a time-out only.
 """
 
 from __future__ import annotations

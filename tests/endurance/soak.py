@@ -40,7 +40,7 @@ from tests.endurance.killmatrix import until
 from tests.endurance.store import FIRST, SECOND, broken_blobs, prepare
 from tests.process.daemonprocess import DaemonProcess, a_daemon
 
-N_CLIENTS: Final = 12
+N_CLIENTS: Final = 8
 FLOOD: Final = 24
 """Requests at once, more than the line holds."""
 WARM_UP_SHARE: Final = 0.25
@@ -66,6 +66,8 @@ models_loaded_max = 2
 host_headroom_bytes = "0"
 host_memory_max_bytes = "400MiB"
 """
+WEIGHTS: Final = MappingProxyType({"plain": 8, "leaves": 4, "floods": 1, "unload": 1})
+"""How often a kind of client comes, where it is not twice."""
 MODELS: Final = (FIRST, SECOND)
 BUSY: Final = (200, 503)
 
@@ -91,8 +93,9 @@ class Hostile:
     def run(self, ends_at: float) -> None:
         """Be hostile until then."""
         kinds = list(KINDS)
+        weights = [WEIGHTS.get(kind, 2) for kind in kinds]
         while time.monotonic() < ends_at:
-            kind = self._chance.choice(kinds)
+            (kind,) = self._chance.choices(kinds, weights)
             began = time.monotonic()
             try:
                 what = KINDS[kind](self)

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from ollamad.runners import landlock, seccomp
+from ollamad.runners.cgroup import CgroupTree
 from ollamad.runners.client import LifeMessage, RunnerClient
 from ollamad.runners.isolation import Isolation
 from ollamad.runners.launch import ProcessLauncher, RunnerSpec
@@ -192,6 +193,21 @@ async def test_it_says_what_it_has_given_up(store: Path) -> None:
 
 def thread_name(pid: int, thread: Any) -> str:
     return Path(f"/proc/{pid}/task/{thread.id}/comm").read_text().strip()
+
+
+async def test_it_joins_a_group_of_its_own_which_ends_with_it(store: Path, tmp_path: Path) -> None:
+    """The tree is a plain folder: what the kernel would do with it is for a booted machine."""
+    tree = CgroupTree(tmp_path / "service", frozenset({"memory"}))
+    (tmp_path / "service").mkdir()
+    group = tmp_path / "service" / "runner-1"
+    async with a_hostile(store, Isolation(models_path=store, cgroups=tree)) as hostile:
+        assert Wall.CGROUP in hostile.hello.confinement
+        assert (group / "cgroup.procs").read_text() == "0"
+        assert (group / "memory.oom.group").read_text() == "1"
+        assert await hostile.tries("write", group / "memory.max") == "EACCES"
+        assert not (group / "cgroup.kill").exists()
+
+    assert (group / "cgroup.kill").read_text() == "1"
 
 
 async def test_it_is_still_called_a_runner(store: Path) -> None:
