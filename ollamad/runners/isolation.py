@@ -62,7 +62,9 @@ class Isolation:
         if self.models_path is None:
             return
         blobs = self.models_path / "blobs"
-        yield blobs.resolve()
+        # Before the first blob there is no such folder, and a rule for it would be none; but what
+        # is started now may stand by until there is.
+        yield (blobs if blobs.is_dir() else self.models_path).resolve()
         yield from linked_folders(blobs)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_an_older_kernel_has_fewer_walls_and_says_so(
 
 def test_a_machine_without_a_filter_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seccomp, "machine", lambda: None)
-    monkeypatch.setattr(isolation.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
 
     assert walls(Isolation())[Wall.SYSTEM_CALLS] == Feature(
         Wall.SYSTEM_CALLS, False, "no filter is known for riscv64"
@@ -80,11 +81,18 @@ def test_the_log_has_one_line_with_what_is_not_there_and_why() -> None:
 
 
 def test_a_worker_is_told_what_to_apply(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
     told = Isolation(models_path=tmp_path, core_dumps=True).worker_arguments()
 
     readable = str((tmp_path / "blobs").resolve())
     assert told == ["--isolation", "auto", "--core-dumps", "--readable", readable]
     assert Isolation(is_on=False, models_path=tmp_path).worker_arguments() == ["--isolation", "off"]
+
+
+def test_in_a_store_that_is_still_empty_a_spare_may_read_what_comes(tmp_path: Path) -> None:
+    told = Isolation(models_path=tmp_path).worker_arguments()
+
+    assert told[-2:] == ["--readable", str(tmp_path.resolve())]
 
 
 def test_settings_become_an_isolation(tmp_path: Path) -> None:

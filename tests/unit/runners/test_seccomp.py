@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import platform
 import struct
 
 import pytest
@@ -100,7 +101,7 @@ def test_it_is_assembled_as_eight_bytes_an_instruction(machine: Machine) -> None
 
 
 def test_another_machine_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seccomp.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
 
     assert seccomp.machine() is None
     assert not seccomp.is_offered()
