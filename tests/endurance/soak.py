@@ -66,6 +66,12 @@ models_loaded_max = 2
 host_headroom_bytes = "0"
 host_memory_max_bytes = "400MiB"
 """
+PHASE_S: Final = 8.0
+"""So long most clients want the same model; then the other one. Else it would only be reloaded."""
+UNFAITHFUL: Final = 0.1
+"""Part of the clients that want the other one."""
+BURST: Final = 10
+"""Visits at once of those who cost the engine nothing."""
 WEIGHTS: Final = MappingProxyType({"plain": 8, "leaves": 4, "floods": 1, "unload": 1})
 """How often a kind of client comes, where it is not twice."""
 MODELS: Final = (FIRST, SECOND)
@@ -98,28 +104,31 @@ class Hostile:
             (kind,) = self._chance.choices(kinds, weights)
             began = time.monotonic()
             try:
-                what = KINDS[kind](self)
+                for _ in range(BURST if kind in CHEAP else 1):
+                    what = KINDS[kind](self)
+                    self._counts[f"{kind} {what}"] += 1
             except httpx.TimeoutException:
-                what = ""
                 self._faults.append(f"{kind}: no answer in {STUCK_S:g} s")
             except httpx.HTTPError as exc:
-                what = ""
                 self._faults.append(f"{kind}: {exc!r}")
             took_s = time.monotonic() - began
             if took_s > STUCK_S:
                 self._faults.append(f"{kind} took {took_s:.0f} s")
-            self._counts[f"{kind} {what}".strip()] += 1
 
     def body(self, **options: Any) -> dict[str, Any]:
         """Return a request for an answer to a prompt that nobody sent before."""
         chosen = {"num_predict": self._chance.randrange(1, 24), **options}
         prompt = f"{self._chance.random()} " + "word " * self._chance.randrange(60)
         return {
-            "model": self._chance.choice(MODELS),
+            "model": self._model(),
             "prompt": prompt,
             "raw": True,
             "options": chosen,
         }
+
+    def _model(self) -> str:
+        wanted = int(time.monotonic() / PHASE_S) + (self._chance.random() < UNFAITHFUL)
+        return MODELS[wanted % len(MODELS)]
 
     def expect(self, answer: httpx.Response, *allowed: int) -> str:
         """Return the status for the count; another one than allowed is a fault."""
@@ -237,6 +246,9 @@ KINDS: Final[Mapping[str, Callable[[Hostile], str]]] = MappingProxyType(
         )
     }
 )  # fmt: skip
+
+
+CHEAP: Final = frozenset({"leaves_early", "bad_json", "big_body", "looks"})
 
 
 def sample(process: psutil.Process) -> Sample:
