@@ -109,22 +109,25 @@ def _kill_all() -> Iterator[tuple[int, int]]:
         return  # No /proc: nothing can be known.
     n_killed = 0
     for entry in _PROC.iterdir():
-        if not entry.name.isdigit() or n_killed >= LEFTOVERS_MAX:
-            continue
-        pid = int(entry.name)
-        with contextlib.suppress(OSError):  # It ended meanwhile, or is not ours to signal.
-            descriptor = os.pidfd_open(pid)
-            try:
-                facts = _facts(pid)
-                if facts is None or not is_leftover(facts, ours):
-                    os.close(descriptor)
-                    continue
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            except BaseException:
-                os.close(descriptor)
-                raise
-            n_killed += 1
-            yield pid, descriptor
+        if entry.name.isdigit() and n_killed < LEFTOVERS_MAX:
+            with contextlib.suppress(OSError):  # It ended meanwhile, or is not ours to signal.
+                descriptor = _kill(int(entry.name), ours)
+                if descriptor is not None:
+                    n_killed += 1
+                    yield int(entry.name), descriptor
+
+
+def _kill(pid: int, ours: ProcessFacts) -> int | None:
+    """Kill the process if it is a leftover, and return its pidfd then. Raises OSError."""
+    with contextlib.ExitStack() as closing:
+        descriptor = os.pidfd_open(pid)
+        closing.callback(os.close, descriptor)
+        facts = _facts(pid)
+        if facts is None or not is_leftover(facts, ours):
+            return None
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        closing.pop_all()
+    return descriptor
 
 
 def _facts(pid: int) -> ProcessFacts | None:

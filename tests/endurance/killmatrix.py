@@ -147,10 +147,13 @@ def judged(status: int, lines: list[dict[str, Any]]) -> Outcome:
     return Outcome.COMPLETE if is_whole else Outcome.BROKEN
 
 
-def ask(url: str, model: str) -> httpx.Response:
-    """Ask for a short answer."""
+def is_answered(url: str, model: str) -> bool:
+    """Ask for a short answer, and return whether one came."""
     request = {**body(model, 1, 1), "stream": False}
-    return httpx.post(f"{url}/api/generate", json=request, timeout=PATIENCE_S)
+    try:
+        return httpx.post(f"{url}/api/generate", json=request, timeout=PATIENCE_S).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def unload(url: str, model: str) -> None:
@@ -202,7 +205,7 @@ class Trial:
         """Bring the first runner to the point under eight streams, and strike."""
         point = self._cell.point
         if point is Point.STOPPING:
-            ask(self._daemon.url, FIRST).raise_for_status()
+            assert is_answered(self._daemon.url, FIRST)
             unload(self._daemon.url, FIRST)
             self._daemon.wait_for_log(self._is_paused)
             futures = self._streams(pool)
@@ -221,7 +224,7 @@ class Trial:
         return first, futures
 
     def _ask_for_the_other(self) -> None:
-        if not ask(self._daemon.url, SECOND).is_success:
+        if not is_answered(self._daemon.url, SECOND):
             self._faults.append("whoever waited for its place got no answer")
 
     @staticmethod
@@ -232,9 +235,12 @@ class Trial:
         """Return how long it took until the model was ready, for the others or somebody new."""
         struck_at = time.monotonic()
         answered = pool.submit(self._asked_until_answered)
-        self._daemon.wait_for_log(
-            lambda r: r["message"].startswith(f"{FIRST} is ready"), after=self._n_records
-        )
+        try:
+            self._daemon.wait_for_log(
+                lambda r: r["message"].startswith(f"{FIRST} is ready"), after=self._n_records
+            )
+        except AssertionError:
+            self._faults.append("the model was not loaded again")
         recovery_s = time.monotonic() - struck_at
         if recovery_s > RECOVERY_MAX_S:
             self._faults.append("it took too long")
@@ -244,16 +250,16 @@ class Trial:
 
     def _asked_until_answered(self) -> bool:
         ends_at = time.monotonic() + RECOVERY_MAX_S
-        while not (is_answered := ask(self._daemon.url, FIRST).is_success):
-            if time.monotonic() > ends_at:
-                break
+        while time.monotonic() < ends_at:
+            if is_answered(self._daemon.url, FIRST):
+                return True
             time.sleep(LOOK_PERIOD_S)
-        return is_answered
+        return False
 
     def _look_for_leaks(self) -> None:
         url = self._daemon.url
         for model in (SECOND, FIRST):  # One after the other: each needs the place of the other.
-            if not ask(url, model).is_success:
+            if not is_answered(url, model):
                 self._faults.append(f"{model} cannot be loaded afterwards")
         for model in (SECOND, FIRST):
             unload(url, model)
