@@ -101,7 +101,7 @@ class Report:
         """Return a row of the table."""
         counts = "".join(f"{self.outcomes[outcome]:>10}" for outcome in Outcome)
         verdict = "; ".join(self.faults) or "ok"
-        name = f"{self.cell.point:<12} {self.cell.blow.name:<8}"
+        name = f"{self.cell.point:<13} {self.cell.blow.name:<8}"
         return f"{name}{counts}{self.recovery_s:>10.2f} s  {verdict}"
 
 
