@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run smoke test quick lint soak-kernel format lock clean python ready ready-dev
+.PHONY: help run smoke test quick lint soak-kernel kill-matrix soak format lock clean python ready ready-dev
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,6 +18,12 @@ test: ready-dev ## lint, types, layers and all tests
 
 quick: ready-dev ## the same without tests that start processes or load models
 	@$(VENV) -m tools.check --quick
+
+kill-matrix: ready-dev ## kill or stop a runner at every point of its life, under eight streams
+	@$(VENV) -m tests.endurance.killmatrix
+
+soak: ready-dev ## hostile clients for SOAK_SECONDS (600); fails unless the daemon stays as it was
+	@$(VENV) -m tests.endurance.soak
 
 lint: ready-dev ## lint, types and layers only
 	@$(VENV) -m tools.check --no-tests

@@ -37,7 +37,10 @@ from ollamad.notify import Notifier
 from ollamad.registry.catalog import Catalog
 from ollamad.registry.embedded import embedded_model_file, install_embedded
 from ollamad.registry.store import Store
+from ollamad.runners.cgroup import CgroupTree
+from ollamad.runners.isolation import describe, isolation_for, summary
 from ollamad.runners.launch import Launcher, ProcessLauncher
+from ollamad.runners.leftovers import end_leftovers
 from ollamad.runners.readahead import ReadAhead
 from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.bulletin import Bulletin
@@ -77,7 +80,8 @@ class Daemon:
         self._catalog = Catalog(self._store)
         budget = Budget([self._memory.facts()], {HOST: config.gpu.host_headroom_bytes})
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
-        self._launcher = SpareLauncher(launcher or ProcessLauncher(), config.runner)
+        self._isolation = isolation_for(config.runner, config.store.models_path)
+        self._launcher = SpareLauncher(launcher or ProcessLauncher(self._isolation), config.runner)
         read_ahead = ReadAhead(self._memory.available_bytes)
         self._gpus = GpuMonitor(
             _nvml_probe,
@@ -104,13 +108,15 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until asked to stop. Tells its port when requests are answered.
 
-        Start: listen, look after the store, run the supervisor, look for GPUs, serve.
+        Start: listen, end what an earlier life left, look after the store, run the supervisor,
+        look for GPUs, serve.
         Stop: take no new connections, let answers end within the drain timeout, stop the runners.
         Raises StartupError.
         """
         http, config_admin = self._config.http, self._config.admin
         with open_listener(http.host, http.port) as self.listener:
             port: int = self.listener.getsockname()[1]
+            await trio.to_thread.run_sync(self._end_leftovers)
             await trio.to_thread.run_sync(self._prepare_store)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch_signals)
@@ -187,6 +193,13 @@ class Daemon:
 
     # Start
 
+    def _end_leftovers(self) -> None:
+        """End the runners of an earlier life, whose memory the plans would count as others'."""
+        if isinstance(self._isolation.cgroups, CgroupTree):
+            self._isolation.cgroups.end_leftovers()
+        end_leftovers()
+        log.info(summary(describe(self._isolation)))
+
     def _prepare_store(self) -> None:
         """Make the store's folder, clean it up, and give an empty one the embedded model."""
         config = self._config.store
@@ -242,6 +255,7 @@ class Daemon:
             store=str(self._config.store.models_path),
             config_file=str(self._config_file) if self._config_file is not None else None,
             reload=self.reload,
+            features=lambda: describe(self._isolation),
             sensors=self._gpus.sensors,
             gpus=lambda: self._gpus.status.text,
         )

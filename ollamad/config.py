@@ -23,6 +23,7 @@ from ollamad.units import KIB, MIB
 KvType = Literal["f16", "q8_0", "q4_0", "f32", "bf16"]
 FlashAttention = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+IsolationMode = Literal["auto", "off"]
 LogFormat = Literal["auto", "text", "json", "journal"]
 
 N_CTX_MAX: Final = 1 << 27
@@ -305,6 +306,20 @@ class RunnerConfig:
         "none is kept any more. On a CPU it takes about 25 MiB. Libraries are not counted, which "
         "all runners share.",
         maximum=BYTES_MAX,
+    )
+    isolation: IsolationMode = setting(  # noqa: RUF009 - it is a field()
+        kinds.one_of(*typing.get_args(IsolationMode)),
+        "auto",
+        "Whether a runner gives up what computing does not need: files other than its model and "
+        "its libraries, the network, other programs. `auto` uses what the kernel offers, and the "
+        "log says at the start what that is. `off` is for looking for the cause of a failure, and "
+        "for CUDA's multi-process service, whose connection is refused otherwise.",
+    )
+    core_dumps: bool = setting(
+        kinds.SWITCH,
+        False,
+        "Whether a runner that crashes may leave an image of its memory, which holds prompts and "
+        "answers.",
     )
 
 

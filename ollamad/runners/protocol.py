@@ -306,6 +306,8 @@ class Hello(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pid: int
     build: str
     """What computes: library, version, CPU features."""
+    confinement: tuple[str, ...] = ()
+    """What it has given up already, by the names of `ollamad.runners.walls.Wall`."""
 
 
 class LoadProgress(msgspec.Struct, frozen=True, tag=True):

@@ -32,7 +32,7 @@ from ollamad.errors import LoadFailed
 from ollamad.runners.client import RunnerClient
 from ollamad.runners.launch import Launcher, RunnerProcess, RunnerSpec
 from ollamad.runners.logs import RunnerLog
-from ollamad.runners.stopping import Patience, stop
+from ollamad.runners.stopping import Patience, Rung, stop
 from ollamad.units import format_bytes
 
 RESTOCK_AFTER_S: Final = 2.0
@@ -98,6 +98,7 @@ class SpareLauncher:
             if spare.environment != self._environment:
                 spare.dismiss()
             elif await spare.claim():
+                spare.limit_memory(spec.memory_bytes)
                 return spare
         return await self._launcher.launch(spec)
 
@@ -167,10 +168,12 @@ class SpareLauncher:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.run)
-                await stop(spare, client.shut_down, patience)
+                rung = await stop(spare, client.shut_down, patience)
                 nursery.cancel_scope.cancel()
             with trio.move_on_after(LAST_WORDS_S):
                 await log.read(spare.output)
+            if rung is Rung.LEFT:
+                return Rung.LEFT.value
             status = await spare.wait()
         return log.how_it_ended(status)
 
@@ -205,6 +208,9 @@ class _Spare:
     @property
     def has_ended(self) -> bool:
         return self._process.has_ended
+
+    def limit_memory(self, planned_bytes: int) -> None:
+        self._process.limit_memory(planned_bytes)
 
     def terminate(self) -> None:
         self._process.terminate()

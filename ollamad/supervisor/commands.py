@@ -21,6 +21,8 @@ class StartRunner:
     plan: LoadPlan
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Added to the runner's own, for example the devices that it may see."""
+    memory_bytes: int = dataclasses.field(default=0, compare=False)
+    """Main memory that is reserved for it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -308,7 +308,14 @@ class Roster:
         self.residents[resident.runner] = resident
         resident.deadline = resident.started_at + self.scheduling.start_timeout_s
         self.note(notes.loading(resident))
-        self.orders.append(StartRunner(resident.runner, resident.subject.name, resident.plan))
+        self.orders.append(
+            StartRunner(
+                resident.runner,
+                resident.subject.name,
+                resident.plan,
+                memory_bytes=resident.placement.amounts.get(HOST, 0),
+            )
+        )
 
     def next_runner(self) -> RunnerId:
         """Return a number for a new runner."""

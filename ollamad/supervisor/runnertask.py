@@ -65,6 +65,8 @@ class RunnerTask:
         self._read_ahead = read_ahead
         self._log = RunnerLog(order.name, lines_kept=config.log_lines_kept)
         self._stop_asked = trio.Event()
+        self._is_left = False
+        """Nothing ends its process: it is not waited for."""
         self._client: RunnerClient | None = None
 
     @property
@@ -98,7 +100,11 @@ class RunnerTask:
     async def _live(self) -> None:
         try:
             process = await self._launcher.launch(
-                RunnerSpec(label=self._order.name, environment=self._order.environment)
+                RunnerSpec(
+                    label=self._order.name,
+                    environment=self._order.environment,
+                    memory_bytes=self._order.memory_bytes,
+                )
             )
         except LoadFailed as exc:
             self._post(RunnerExited(self.runner, exc.message))
@@ -111,17 +117,21 @@ class RunnerTask:
                 nursery.start_soon(self._log.read, process.output)
                 nursery.start_soon(self._converse, client)
                 nursery.start_soon(self._watch)
-                nursery.start_soon(self._stop_when_asked, process)
+                nursery.start_soon(self._stop_when_asked, process, nursery.cancel_scope)
                 status = await process.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            await stop(process, client.shut_down, self._patience)
-        detail = self._log.how_it_ended(status)
+            if not self._is_left:
+                rung = await stop(process, client.shut_down, self._patience)
+                self._is_left = rung is Rung.LEFT
+        detail = Rung.LEFT.value if self._is_left else self._log.how_it_ended(status)
         if client.broken is not None:
             detail = f"{client.broken.message}; then {detail}"
         # Told first: those whose answers this ends ask the core for another runner.
         self._post(RunnerExited(self.runner, detail))
         client.fail_all(RunnerCrashed(f"the model's runner ended: {detail}"))
+        if self._is_left:
+            return  # What it holds is not back, and its reservation ends by the time-out.
         # A process that has been waited for has given its main memory back. What it had of GPUs is
         # for the kernel to see.
         self._post(MemoryReturned(self.runner))
@@ -137,11 +147,14 @@ class RunnerTask:
         # A runner that no longer speaks is of no use, even if its process lives on.
         self._stop_asked.set()
 
-    async def _stop_when_asked(self, process: RunnerProcess) -> None:
+    async def _stop_when_asked(self, process: RunnerProcess, living: trio.CancelScope) -> None:
         await self._stop_asked.wait()
         rung = await stop(process, self.client.shut_down, self._patience)
         if rung is not Rung.ASK:
             self._log.note(f"had to be {rung.value}")
+        if rung is Rung.LEFT:
+            self._is_left = True
+            living.cancel()
 
     async def _watch(self) -> None:
         """Notice an engine that has requests and makes no progress."""

@@ -77,7 +77,7 @@ class Script:
     beats_while_hung: bool = False
     """Its socket is served on, with beats that show no progress."""
     ignores: frozenset[str] = frozenset()
-    """Rungs of the stop ladder it is deaf to: `shutdown`, `term`."""
+    """Rungs of the stop ladder it is deaf to: `shutdown`, `term`, in a hanging kernel `kill`."""
     exits_at_start: bool = False
     says_at_start: bytes = b""
     """Lines of log before anything else."""
@@ -101,6 +101,7 @@ class FakeProcess:
         self.exited = trio.Event()
         self.status = 0
         self.plan: LoadPlan | None = None
+        self.limits_bytes: list[int] = []
         self.cancelled: list[int] = []
         self.generating: set[int] = set()
         self.generated: list[Generate] = []
@@ -114,12 +115,16 @@ class FakeProcess:
     def has_ended(self) -> bool:
         return self._scope.cancel_called
 
+    def limit_memory(self, planned_bytes: int) -> None:
+        self.limits_bytes.append(planned_bytes)
+
     def terminate(self) -> None:
         if "term" not in self.script.ignores:
             self.end(TERMINATED)
 
     def kill(self) -> None:
-        self.end(KILLED)
+        if "kill" not in self.script.ignores:
+            self.end(KILLED)
 
     async def wait(self) -> int:
         await self.exited.wait()

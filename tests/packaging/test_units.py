@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ollamad.runners import cgroup
+
 SYSTEMD = Path(__file__).resolve().parents[2] / "packaging" / "systemd"
 SERVICE = SYSTEMD / "ollamad.service"
 EXPOSURE_MAX = 20
@@ -78,8 +80,17 @@ def test_a_stop_lets_answers_finish() -> None:
 def test_nothing_is_named_that_is_not_shipped() -> None:
     unit = directives()
 
-    assert not {"Sockets", "Requires", "Also", "Delegate", "FileDescriptorStoreMax"} & set(unit)
+    assert not {"Sockets", "Requires", "Also", "FileDescriptorStoreMax"} & set(unit)
     assert {path.suffix for path in SYSTEMD.iterdir()} == {".service", ".sysusers", ".tmpfiles"}
+
+
+def test_runners_can_have_control_groups_of_their_own() -> None:
+    """ProtectControlGroups=yes makes the delegated part read-only as well."""
+    unit = directives()
+
+    assert set(unit["Delegate"][0].split()) == set(cgroup.WANTED)
+    assert unit["ProtectControlGroups"] == ["no"]
+    assert unit["OOMPolicy"] == ["continue"]
 
 
 def test_the_unit_uses_nothing_newer_than_systemd_252() -> None:

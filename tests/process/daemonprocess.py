@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,11 +21,11 @@ STOPS_WITHIN_S = 60
 
 
 def workers_of(parent: psutil.Process) -> list[psutil.Process]:
-    """Return the runners' processes among the children of *parent*."""
+    """Return the runners' processes among the children of *parent*, of whatever worker program."""
     workers = []
     for child in parent.children():
         with contextlib.suppress(psutil.Error):  # It ended while we looked.
-            if "ollamad.runners.worker" in child.cmdline():
+            if {"--daemon", "--fd"} <= set(child.cmdline()):
                 workers.append(child)
     return workers
 
@@ -41,13 +41,19 @@ def name_of(process: psutil.Process) -> str:
 class DaemonProcess:
     """A started daemon: its address, its log, its children."""
 
-    module: ClassVar[str] = "ollamad"
-    """What is run."""
+    program: ClassVar[Sequence[str]] = ("ollamad", "serve", "--port", "0")
+    """What is run, unless it is said."""
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], *arguments: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        *arguments: str,
+        program: Sequence[str] | None = None,
+    ) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("OLLAMA")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", self.module, "serve", "--port", "0", *arguments],
+            [sys.executable, "-m", *(program or self.program), *arguments],
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env={

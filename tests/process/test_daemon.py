@@ -170,7 +170,7 @@ def test_a_runner_killed_in_the_middle_of_a_stream_harms_nobody(
     assert [process.pid for process in daemon.runners()] != [runner.pid]
 
 
-def test_a_client_that_leaves_during_a_long_prefill_frees_its_slot_within_one_batch(
+def test_client_gone_during_prefill_cancels_within_one_batch(
     web: httpx.Client, daemon: DaemonProcess
 ) -> None:
     chat(web, "warm up", n=1)
@@ -204,18 +204,6 @@ def timed(web: httpx.Client) -> dict[str, Any]:
         "/api/chat", json=chat_body("What is two plus two?", n=1, stream=False)
     ).json()
     return answer
-
-
-def test_a_daemon_killed_with_sigkill_leaves_no_runner(tmp_path: Path) -> None:
-    doomed = DaemonProcess(tmp_path, {})
-    with httpx.Client(base_url=doomed.url, timeout=PATIENCE_S) as web:
-        chat(web, "warm up", n=1)
-    (runner,) = doomed.runners()
-
-    doomed.kill()
-
-    # The runner is no child of ours: psutil waits for it all the same.
-    assert psutil.wait_procs([runner], timeout=10)[1] == []
 
 
 def test_sigterm_lets_an_answer_end(tmp_path: Path) -> None:

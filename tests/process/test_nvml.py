@@ -262,7 +262,7 @@ def test_a_library_that_was_upgraded_under_us_is_loaded_anew(bare_watcher: Watch
 class GpuDaemon(DaemonProcess):
     """A real daemon on a machine with a fake driver."""
 
-    module = "tests.process.gpudaemon"
+    program = ("tests.process.gpudaemon", "serve", "--port", "0")
 
 
 def test_hung_nvml_does_not_hang_the_daemon(tmp_path: Path, nvml_folder: Path) -> None:

@@ -15,7 +15,7 @@ from ollamad.config import RunnerConfig, SchedulingConfig
 from ollamad.errors import RunnerCrashed
 from ollamad.runners.launch import RunnerProcess, RunnerSpec
 from ollamad.runners.spare import RESTOCK_AFTER_S, STEADY_S, SpareLauncher
-from ollamad.units import MIB
+from ollamad.units import GIB, MIB
 from tests.fakes.launcher import KILLED, FakeLauncher, FakeProcess, Script
 from tests.scenario.house import LLAMA, QWEN, a_house, answer, leased
 
@@ -80,6 +80,18 @@ async def test_a_load_does_not_wait_for_a_process_to_start(autojump_clock: MockC
         async with leased(house) as lease:
             assert lease.waited_s == pytest.approx(2)
             assert await answer(lease) == "one two three "
+
+
+async def test_a_spare_is_held_to_the_memory_of_the_plan_when_it_gets_one(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_house(has_spare=True) as house:
+        await trio.sleep(10)
+        (spare,) = house.launcher.started
+        assert spare.limits_bytes == []
+        async with leased(house):
+            (limit_bytes,) = spare.limits_bytes
+            assert limit_bytes > GIB  # The weights alone.
 
 
 async def test_a_request_soon_after_the_start_waits_for_the_rest_of_the_spares_start(

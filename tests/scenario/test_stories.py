@@ -20,8 +20,9 @@ from ollamad.errors import (
 )
 from ollamad.options import LoadOptions, SamplingOptions
 from ollamad.runners.states import RunnerState
+from ollamad.runners.stopping import KILL_PATIENCE_S
 from ollamad.units import GIB
-from tests.fakes.launcher import TERMINATED, Script
+from tests.fakes.launcher import KILLED, TERMINATED, Script
 from tests.scenario.house import GEMMA, LLAMA, QWEN, a_house, answer, error_of_lease, leased
 
 
@@ -162,6 +163,26 @@ async def test_a_load_that_hangs_times_out(autojump_clock: MockClock) -> None:
 
         assert isinstance(refused, LoadTimedOut)
         assert trio.current_time() - asked_at == pytest.approx(60.1)
+
+
+async def test_a_runner_that_not_even_killing_ends_is_left_and_its_memory_written_off(
+    autojump_clock: MockClock,
+) -> None:
+    """Waiting for a process that hangs in the kernel would hang whoever waits for its place."""
+    stuck = Script(ignores=frozenset({"shutdown", "term", "kill"}))
+    patience = RunnerConfig(ask_patience_s=5, terminate_patience_s=10)
+    async with a_house(stuck, Script(), runner=patience) as house:
+        async with leased(house):
+            pass
+        house.supervisor.unload(LLAMA.weights_id)
+        asked_at = trio.current_time()
+        async with leased(house) as lease:
+            assert await answer(lease)
+            took_s = trio.current_time() - asked_at
+        house.launcher.started[0].end(KILLED)
+
+    # The ladder, the patience with SIGKILL and that with the memory; then the model is loaded anew.
+    assert took_s == pytest.approx(5 + 10 + KILL_PATIENCE_S + 5, abs=3)
 
 
 async def test_a_runner_deaf_to_its_protocol_is_terminated(autojump_clock: MockClock) -> None:

@@ -1,7 +1,8 @@
 """Connects an engine to the control socket: commands in, one frame of deltas a step out.
 
 Two threads. Trio's reads the socket and never computes; the engine's computes, and writes what came
-of it to the socket without waiting (see `outbox`). Between them: a guarded list of commands.
+of it to the socket without waiting (see `outbox`). Between them: a guarded list of commands. The
+engine's thread begins with `Load`, so that it inherits what Trio's has given up (see `confine`).
 End-of-file on the socket ends the process at once, whatever the engine is doing, because a runner
 must never outlive its daemon.
 """
@@ -47,6 +48,7 @@ from ollamad.runners.protocol import (
     Tokenized,
     ToRunner,
 )
+from ollamad.runners.worker.confine import Confinement
 from ollamad.runners.worker.engine import Engine, EngineLoader, EngineRefused, StepResult
 from ollamad.runners.worker.outbox import Outbox
 from ollamad.runners.worker.pacing import Pacer
@@ -82,9 +84,11 @@ class EngineThread:
         self._changed = threading.Condition()
         self._engine: Engine | None = None
         self._pacer = Pacer()
+        self.is_started = False
 
     def start(self) -> None:
         """Start the thread. It ends with the process."""
+        self.is_started = True
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     def put(self, command: ToRunner) -> None:
@@ -235,7 +239,9 @@ def memory_use() -> MemoryUse:
     )
 
 
-async def serve(end: socket.socket, load: EngineLoader, build: str) -> None:
+async def serve(
+    end: socket.socket, load: EngineLoader, build: str, confinement: Confinement
+) -> None:
     """Serve one daemon over *end* until it closes it or says `Shutdown`."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     name_process(NAME_SPARE)
@@ -243,13 +249,18 @@ async def serve(end: socket.socket, load: EngineLoader, build: str) -> None:
     channel: Channel[ToRunner, FromRunner] = Channel(stream, ToRunner)
     outbox = Outbox(end)
     engine = EngineThread(load, outbox)
-    outbox.send([Hello(protocol=PROTOCOL_VERSION, pid=os.getpid(), build=build)])
-    engine.start()
+    hello = Hello(
+        protocol=PROTOCOL_VERSION, pid=os.getpid(), build=build, confinement=confinement.applied
+    )
+    outbox.send([hello])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.flush)
         nursery.start_soon(_beat, engine, outbox)
         try:
             while not isinstance(command := await channel.receive(), Shutdown):
+                if isinstance(command, Load) and not engine.is_started:
+                    confinement.narrow(command.plan)
+                    engine.start()
                 engine.put(command)
         except ChannelClosed:
             pass  # The daemon is gone, or wants us gone.

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from ollamad.runners.stopping import Patience, Rung, stop
+from ollamad.runners.stopping import KILL_PATIENCE_S, Patience, Rung, stop
 
 PATIENCE = Patience(ask_s=5, terminate_s=10)
 
@@ -28,6 +28,9 @@ class FakeProcess:
     @property
     def has_ended(self) -> bool:
         return self._dies_at <= trio.current_time()
+
+    def limit_memory(self, planned_bytes: int) -> None:
+        raise AssertionError("stopping plans nothing")
 
     def ask(self) -> None:
         self._push(Rung.ASK)
@@ -65,7 +68,8 @@ async def climb(process: FakeProcess, patience: Patience = PATIENCE) -> tuple[Ru
         (Rung.TERMINATE, 0, Rung.TERMINATE, 5),
         (Rung.TERMINATE, 9.5, Rung.TERMINATE, 14.5),
         (Rung.KILL, 0, Rung.KILL, 15),
-        (Rung.KILL, 100, Rung.KILL, 115),
+        (Rung.KILL, 20, Rung.KILL, 35),
+        (Rung.KILL, 40, Rung.LEFT, 45),
     ],
 )
 async def test_each_rung_is_given_its_patience_and_no_more(
@@ -102,7 +106,7 @@ async def test_cancellation_neither_shortens_the_ladder_nor_leaves_the_process(
         await stop(process, process.ask, PATIENCE)
 
     assert autojump_clock.current_time() == 15
-    assert [push for push, _ in process.pushes] == list(Rung)
+    assert [push for push, _ in process.pushes] == [Rung.ASK, Rung.TERMINATE, Rung.KILL]
 
 
 async def test_without_patience_a_process_is_killed_at_once(autojump_clock: MockClock) -> None:
@@ -112,9 +116,20 @@ async def test_without_patience_a_process_is_killed_at_once(autojump_clock: Mock
     assert autojump_clock.current_time() == 0
 
 
-def test_killing_is_the_last_rung_and_has_no_limit() -> None:
+async def test_a_process_that_hangs_in_the_kernel_is_left_after_its_patience(
+    autojump_clock: MockClock,
+) -> None:
+    process = FakeProcess(heeds=Rung.LEFT)
+
+    rung, took_s = await climb(process)
+
+    assert rung is Rung.LEFT
+    assert took_s == autojump_clock.current_time() == 15 + KILL_PATIENCE_S
+
+
+def test_killing_is_the_last_rung_and_has_a_limit() -> None:
     assert list(PATIENCE.rungs()) == [
         (Rung.ASK, 5),
         (Rung.TERMINATE, 10),
-        (Rung.KILL, math.inf),
+        (Rung.KILL, KILL_PATIENCE_S),
     ]
