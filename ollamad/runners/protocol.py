@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from ollamad.buffersizes import BufferSizes
 from ollamad.options import SamplingOptions
 
 PROTOCOL_VERSION: Final = 2
@@ -138,9 +139,19 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
     """Main memory a runner uses, as the kernel counts it."""
 
     anonymous_bytes: int
-    """Memory of its own: KV cache, compute buffers, the interpreter."""
+    """Memory of its own that it has touched: KV cache, compute buffers, the interpreter. This,
+    and this only, is what the system counts as in use."""
     file_bytes: int
     """Mapped files, mostly weights: shared with others and with the page cache."""
+    promised_bytes: int = 0
+    """Memory of its own that it was promised and has not touched yet."""
+    buffers: BufferSizes | None = None
+    """What the engine says of its buffers; `None` if it says nothing."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What must be kept for it: what it has, and what it may still take."""
+        return self.anonymous_bytes + self.promised_bytes + self.file_bytes
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
