@@ -40,6 +40,8 @@ class LayerInfo:
     """It looks at the last `GgufFacts.window` tokens only."""
     state_elements: int = 0
     """Its running state, in 32-bit elements for one sequence; 0 for a layer without one."""
+    repacked_bytes: int = 0
+    """Those of its weights that a processor wants in another order than the file's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Defaults follow the engine's own loader, so that what we plan and render is what
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
 from ollamad.convert.contextfacts import context_facts
@@ -16,6 +17,11 @@ from ollamad.modelinfo import GgufFacts, LayerInfo
 
 LAYERS_MAX: Final = 4096
 """Transformer layers of one model; the largest known have about 130."""
+_REPACKED_TYPES: Final = frozenset({"IQ4_NL", "MXFP4", "Q4_0", "Q4_K"})
+"""Quantisations that the engine multiplies faster when it has put them into another order: on x86
+with AVX2, and on ARM."""
+_REPACKED_ROWS: Final = 8
+"""It does so for matrices of a multiple of so many rows."""
 _INPUT_TENSORS: Final = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 """Beginnings of the names of tensors that the engine never puts on a GPU."""
 
@@ -43,7 +49,7 @@ def facts(header: GgufHeader) -> GgufFacts:
     n_layer = dimension(header, f"{architecture}.block_count")
     if n_layer > LAYERS_MAX:
         raise NotGguf(f"broken GGUF: {n_layer} layers, at most {LAYERS_MAX} are read")
-    layers_bytes, other_bytes = _weights_by_layer(header.tensors, n_layer)
+    weights = _weights_by_layer(header.tensors, n_layer)
     context = context_facts(header, architecture, n_layer)
     bos_token, eos_token = _end_tokens(header)
     add_bos, add_eos = _added_tokens(header)
@@ -58,15 +64,16 @@ def facts(header: GgufHeader) -> GgufFacts:
         n_vocab=_n_vocab(header, architecture),
         layers=tuple(
             LayerInfo(
-                weights_bytes=weights,
+                weights_bytes=layer_weights.n_bytes,
+                repacked_bytes=layer_weights.n_repacked_bytes,
                 n_head_kv=layer.n_head_kv,
                 kv_shape=layer.kv_shape,
                 is_windowed=layer.is_windowed,
                 state_elements=layer.state_elements,
             )
-            for weights, layer in zip(layers_bytes, context.layers, strict=True)
+            for layer_weights, layer in zip(weights.layers, context.layers, strict=True)
         ),
-        other_weights_bytes=other_bytes,
+        other_weights_bytes=weights.other_bytes,
         kv_shape=context.kv_shape,
         window=context.window,
         keeps_context=context.keeps_context,
@@ -122,16 +129,39 @@ def _has_encoder(header: GgufHeader, architecture: str, sense: str) -> bool:
     )
 
 
-def _weights_by_layer(tensors: tuple[TensorInfo, ...], n_layer: int) -> tuple[list[int], int]:
-    by_layer, other_bytes = [0] * n_layer, 0
+@dataclasses.dataclass(slots=True)
+class _LayerWeights:
+    n_bytes: int = 0
+    n_repacked_bytes: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class _Weights:
+    layers: list[_LayerWeights]
+    other_bytes: int = 0
+
+
+def _weights_by_layer(tensors: tuple[TensorInfo, ...], n_layer: int) -> _Weights:
+    weights = _Weights([_LayerWeights() for _ in range(n_layer)])
     for tensor in tensors:
         parts = tensor.name.split(".", 2)
         number = parts[1] if len(parts) == 3 and parts[0] == "blk" else ""
         if number.isascii() and number.isdigit() and len(number) <= 4 and int(number) < n_layer:
-            by_layer[int(number)] += tensor.n_bytes
+            layer = weights.layers[int(number)]
+            layer.n_bytes += tensor.n_bytes
+            if _is_repacked(tensor):
+                layer.n_repacked_bytes += tensor.n_bytes
         else:
-            other_bytes += tensor.n_bytes
-    return by_layer, other_bytes
+            weights.other_bytes += tensor.n_bytes
+    return weights
+
+
+def _is_repacked(tensor: TensorInfo) -> bool:
+    return (
+        tensor.type.name in _REPACKED_TYPES
+        and len(tensor.shape) > 1
+        and tensor.shape[1] % _REPACKED_ROWS == 0
+    )
 
 
 def _bytes_of(tensors: tuple[TensorInfo, ...], beginnings: tuple[str, ...]) -> int:

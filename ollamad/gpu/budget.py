@@ -1,7 +1,10 @@
 """The budget of each device. Pure bookkeeping, with an invariant that can be checked.
 
-Free is capacity, less headroom, less what others use, less our reservations. What others use is
-what a reading shows in use less what our own runners were measured to use.
+Free is capacity, less headroom, less what others use, less our reservations. A reservation is what
+a runner was promised, touched or not; a reading counts only what was touched. So what others use is
+what a reading shows less what our own processes use *at that moment*: as a runner touches what it
+was promised, both grow, and nothing is taken for somebody else's. Where our use at the moment is
+not known, what loads measured stands for it, and is right only until then untouched memory is used.
 """
 
 from __future__ import annotations
@@ -64,6 +67,14 @@ class Budget:
         """Return what all our runners hold."""
         return sum(self._accounts[device].reserved.values())
 
+    def headroom_bytes(self, device: DeviceId) -> int:
+        """Return what is never planned with."""
+        return self._accounts[device].headroom_bytes
+
+    def holders(self, device: DeviceId) -> Mapping[Hashable, int]:
+        """Return who holds how much of *device*."""
+        return dict(self._accounts[device].reserved)
+
     def others_bytes(self, device: DeviceId) -> int:
         """Return what others were last seen to use."""
         return self._accounts[device].others_bytes
@@ -101,8 +112,14 @@ class Budget:
             account.reserved.pop(holder, None)
             account.measured.pop(holder, None)
 
-    def take_reading(self, reading: DeviceReading) -> None:
-        """Learn what others use. Only to be called while no runner of ours comes or goes."""
+    def take_reading(self, reading: DeviceReading, own_bytes: int | None = None) -> None:
+        """Learn what others use.
+
+        *own_bytes* is what our own processes use of the device, as seen together with the reading.
+        Without it, what loads measured is taken: then only to be called while no runner of ours
+        comes or goes.
+        """
         account = self._accounts.get(reading.device)
         if account is not None:
-            account.others_bytes = max(reading.used_bytes - sum(account.measured.values()), 0)
+            ours = sum(account.measured.values()) if own_bytes is None else own_bytes
+            account.others_bytes = max(reading.used_bytes - ours, 0)

@@ -116,6 +116,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_ubatch: int = 0
     """Tokens the device computes at once; 0 is as many as `n_batch`."""
     n_gpu_layers: int = 0
+    n_gpu_layers_asked: int | None = None
+    """What a request asked for, who may have got less; `None` is nothing."""
     main_gpu: int = 0
     """Index of the device that holds what is not split."""
     tensor_split: tuple[float, ...] = ()

@@ -16,13 +16,16 @@ WINDOWS_PER_SLOT: Final = 2
 request, one for an idle text."""
 
 
-def n_sequences(n_slots: int, *, has_states: bool, has_small_windows: bool) -> int:
+def n_sequences(n_slots: int, n_batch: int, *, has_states: bool, has_small_windows: bool) -> int:
     """Return the sequences of a context that generates for *n_slots* requests at once.
 
     *has_small_windows* is said of a model with windows whose layers keep no more than those.
     """
     if has_states:
-        return min(n_slots + STATES_EXTRA, SEQUENCES_MAX)
-    if has_small_windows:
-        return min(n_slots * WINDOWS_PER_SLOT, SEQUENCES_MAX)
-    return min(n_slots + IDLE_SEQUENCES, SEQUENCES_MAX)
+        wanted = n_slots + STATES_EXTRA
+    elif has_small_windows:
+        wanted = n_slots * WINDOWS_PER_SLOT
+    else:
+        wanted = n_slots + IDLE_SEQUENCES
+    # Fewer tokens in a batch than sequences would end the process in a failed assertion.
+    return min(wanted, n_batch, SEQUENCES_MAX)

@@ -130,6 +130,7 @@ def open_as_engine(
     model = load_model(plan, on_progress, is_dry=is_dry)
     count = n_sequences(
         plan.n_slots,
+        plan.n_batch,
         has_states=_has_states(model),
         has_small_windows=bool(llama.llama_model_n_swa(model)) and not plan.swa_full,
     )
