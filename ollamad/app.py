@@ -17,8 +17,9 @@ from ollamad.config import SETTINGS, Config, changed_keys
 from ollamad.configfile import LoadedConfig
 from ollamad.errors import ConfigError, OllamadError, StartupError
 from ollamad.gpu.budget import Budget
-from ollamad.gpu.devices import HOST, DeviceReading
+from ollamad.gpu.devices import DeviceReading
 from ollamad.gpu.host import HostMemory, n_cores
+from ollamad.gpu.limits import limits_for
 from ollamad.http.doors import Doors
 from ollamad.http.routes import build_app
 from ollamad.http.server import is_loopback, open_listener, serve_http
@@ -63,7 +64,8 @@ class Daemon:
         self._memory = HostMemory(memory_max_bytes=config.gpu.host_memory_max_bytes)
         self._store = Store(config.store.models_path)
         self._catalog = Catalog(self._store)
-        budget = Budget([self._memory.facts()], {HOST: config.gpu.host_headroom_bytes})
+        self._policies = config.models
+        budget = Budget([self._memory.facts()], lambda facts: limits_for(facts, self._config.gpu))
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
         self._launcher = SpareLauncher(launcher or ProcessLauncher(), config.runner)
         read_ahead = ReadAhead(self._memory.available_bytes)
@@ -128,7 +130,7 @@ class Daemon:
 
     def _apply(self, new: Config) -> None:
         changed = changed_keys(self._config, new)
-        fixed = [key for key in changed if not SETTINGS[key].reloadable]
+        fixed = [key for key in changed if key in SETTINGS and not SETTINGS[key].reloadable]
         if fixed:
             log.warning("some changes need a restart of the daemon", settings=", ".join(fixed))
         set_level(new.log.level)
@@ -140,6 +142,7 @@ class Daemon:
                     scheduling, **{field: getattr(new.scheduling, field)}
                 )
         self._supervisor.reconfigure(scheduling)
+        self._policies = new.models
         log.info("configuration reloaded", changed=", ".join(changed) or "nothing")
 
     # Start

@@ -10,13 +10,22 @@ not known, what loads measured stands for it, and is right only until then untou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from ollamad.errors import ProtocolBroken
 from ollamad.gpu.devices import DeviceFacts, DeviceId, DeviceReading
+from ollamad.gpu.limits import DeviceLimits
 
 Amounts = Mapping[DeviceId, int]
 """Bytes by device."""
+
+LimitsOf = Callable[[DeviceFacts], DeviceLimits]
+"""What may be planned with of a device, also of one that is found later."""
+
+
+def all_of_it(facts: DeviceFacts) -> DeviceLimits:
+    """Return limits that leave nothing of a device unused."""
+    return DeviceLimits(facts.capacity_bytes, 0)
 
 
 @dataclasses.dataclass(slots=True)
@@ -31,13 +40,13 @@ class _Account:
 class Budget:
     """Who holds how much of which device."""
 
-    def __init__(
-        self, devices: Iterable[DeviceFacts], headroom_bytes: Mapping[DeviceId, int]
-    ) -> None:
-        self._accounts = {
-            facts.device: _Account(facts.capacity_bytes, headroom_bytes.get(facts.device, 0))
-            for facts in devices
-        }
+    def __init__(self, devices: Iterable[DeviceFacts], limits_of: LimitsOf = all_of_it) -> None:
+        self._limits_of = limits_of
+        self._accounts = {facts.device: self._account_for(facts) for facts in devices}
+
+    def _account_for(self, facts: DeviceFacts) -> _Account:
+        limits = self._limits_of(facts)
+        return _Account(limits.capacity_bytes, limits.headroom_bytes)
 
     @property
     def devices(self) -> tuple[DeviceId, ...]:

@@ -38,7 +38,7 @@ def a_budget(residents: list[Resident], *, free: int) -> Budget:
         DeviceFacts(device=device, name=device, capacity_bytes=1000 + free)
         for device in (HOST, GPU)
     ]
-    budget = Budget(devices, {})
+    budget = Budget(devices)
     for device in (HOST, GPU):
         held = [r for r in residents if device in r.placement.amounts]
         for resident in held:
