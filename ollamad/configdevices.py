@@ -42,10 +42,7 @@ def _read_share(value: object) -> DeviceShare:
         if percent > PERCENT_MAX:
             raise ValueError(f"has more than 100 percent: {quoted(value)}")
         return DeviceShare(percent=percent)
-    n_bytes: int = kinds.BYTES.read(value)
-    if n_bytes < 0:
-        raise ValueError(f"must not be negative, but has {quoted(value)}")
-    return DeviceShare(n_bytes=n_bytes)
+    return DeviceShare(n_bytes=kinds.BYTES.read(value))
 
 
 def _read_shares(value: object) -> DeviceShares:

@@ -27,7 +27,7 @@ SECTION_DOC: Final = (
     "the others hold where a request states nothing. All of this can be reloaded; what is in "
     "memory then keeps what it was loaded with."
 )
-POLICIES_MAX: Final = 4096
+POLICIES_MAX: Final = 1024
 """Models that rules can be laid down for."""
 PRIORITY_MAX: Final = 100
 
