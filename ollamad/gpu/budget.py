@@ -42,16 +42,33 @@ class Budget:
 
     def __init__(self, devices: Iterable[DeviceFacts], limits_of: LimitsOf = all_of_it) -> None:
         self._limits_of = limits_of
-        self._accounts = {facts.device: self._account_for(facts) for facts in devices}
-
-    def _account_for(self, facts: DeviceFacts) -> _Account:
-        limits = self._limits_of(facts)
-        return _Account(limits.capacity_bytes, limits.headroom_bytes)
+        self._accounts: dict[DeviceId, _Account] = {}
+        for facts in devices:
+            self.see(facts)
 
     @property
     def devices(self) -> tuple[DeviceId, ...]:
         """All devices, in the order they were given."""
         return tuple(self._accounts)
+
+    def see(self, facts: DeviceFacts, *, is_usable: bool = True) -> None:
+        """Learn of a device, or of its new size. One that is not usable has no room at all."""
+        limits = self._limits_of(facts)
+        capacity_bytes = limits.capacity_bytes if is_usable else 0
+        account = self._accounts.setdefault(facts.device, _Account(0, 0))
+        account.capacity_bytes, account.headroom_bytes = capacity_bytes, limits.headroom_bytes
+
+    def lose(self, device: DeviceId) -> None:
+        """Forget a device and all that was held there."""
+        self._accounts.pop(device, None)
+
+    def held_by(self, holder: Hashable) -> dict[DeviceId, int]:
+        """Return what *holder* holds of each device."""
+        return {
+            device: account.reserved[holder]
+            for device, account in self._accounts.items()
+            if holder in account.reserved
+        }
 
     def ceiling_bytes(self, device: DeviceId) -> int:
         """Return what could be free if no runner of ours were there."""
@@ -75,6 +92,10 @@ class Budget:
     def reserved_bytes(self, device: DeviceId) -> int:
         """Return what all our runners hold."""
         return sum(self._accounts[device].reserved.values())
+
+    def capacity_bytes(self, device: DeviceId) -> int:
+        """Return all that may be planned with, headroom included; 0 while it is not usable."""
+        return self._accounts[device].capacity_bytes
 
     def headroom_bytes(self, device: DeviceId) -> int:
         """Return what is never planned with."""

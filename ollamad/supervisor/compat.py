@@ -29,6 +29,8 @@ N_CTX_MIN: Final = 4
 N_CTX_AUTO: Final = 4096
 N_SLOTS_AUTO: Final = 4
 N_BATCH_AUTO: Final = 512
+N_BATCH_MIN: Final = 2
+"""Smaller batches end llama.cpp in failed assertions, and are of no use to anybody."""
 
 _OWN_ROPE: Final = RopeOverrides()
 SWA_FULL_BYTES_MAX: Final = GIB
@@ -248,7 +250,7 @@ def _n_batch(asked: int, n_ctx: int, subject: Subject, embedding: bool) -> int:
     For embeddings it is no smaller either, where the model may read a text only as a whole.
     """
     reads_on = subject.facts.pooling_type in {None, _POOLING_LAST}
-    return n_ctx if embedding and not reads_on else min(asked, n_ctx)
+    return n_ctx if embedding and not reads_on else max(min(asked, n_ctx), N_BATCH_MIN)
 
 
 def serves(plan: LoadPlan, subject: Subject, options: LoadOptions) -> bool:

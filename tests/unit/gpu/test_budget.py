@@ -168,3 +168,29 @@ def test_holders_are_told_by_device() -> None:
     assert budget.holders(HOST) == {"a": 10, "b": 20}
     assert budget.holders(GPU) == {"a": 5}
     assert budget.headroom_bytes(HOST) == 10
+
+
+def test_a_device_that_is_not_usable_has_no_room_until_it_is_again() -> None:
+    budget = a_budget()
+    facts = DeviceFacts(device=GPU, name="gpu", capacity_bytes=50)
+    budget.reserve("a", {GPU: 20})
+
+    budget.see(facts, is_usable=False)
+    assert (budget.ceiling_bytes(GPU), budget.fits({GPU: 1})) == (0, False)
+    assert budget.held_by("a") == {GPU: 20}
+
+    budget.see(facts)
+    assert (budget.capacity_bytes(GPU), budget.free_bytes(GPU)) == (50, 30)
+
+
+def test_devices_come_and_go_with_what_was_held_there() -> None:
+    budget = a_budget()
+    budget.reserve("a", {HOST: 10, GPU: 20})
+    budget.lose(GPU)
+    budget.lose(GPU)
+    assert (budget.devices, budget.held_by("a")) == ((HOST,), {HOST: 10})
+
+    late = DeviceFacts(device=DeviceId("GPU-2"), name="late", capacity_bytes=70)
+    budget.see(late)
+
+    assert budget.free_bytes(late.device) == 70

@@ -15,6 +15,7 @@ from ollamad.modelpolicy import ModelPolicy
 from ollamad.options import LoadOptions
 from ollamad.runners.protocol import LoadPlan, MemoryUse
 from ollamad.supervisor.compat import (
+    N_BATCH_MIN,
     N_SLOTS_AUTO,
     PlanDefaults,
     learn,
@@ -207,3 +208,10 @@ def test_files_loaded_beside_the_weights_count() -> None:
     _, more = next(plans(subject, LoadOptions(), defaults))
 
     assert more.total_bytes - plain.total_bytes == GIB
+
+
+def test_a_batch_is_never_too_small_for_the_engine() -> None:
+    plan = plan_of(a_subject(), LoadOptions(n_batch=1))
+
+    assert plan.n_batch == N_BATCH_MIN
+    assert serves(plan, a_subject(), LoadOptions(n_batch=1))
