@@ -183,7 +183,7 @@ def test_a_placement_keeps_within_every_room_and_every_rule(
 ) -> None:
     placement = place(demand, room, rules)
 
-    assert placement == place(demand, dict(reversed(room.items())), rules)
+    assert placement == place(demand, dict(reversed(list(room.items()))), rules)
     if placement is None:
         return
     assert all(n_bytes <= room[device] for device, n_bytes in placement.amounts.items())
