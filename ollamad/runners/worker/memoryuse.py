@@ -6,6 +6,7 @@ it only by the first large batch. What was promised and not touched yet is no le
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,10 @@ from ollamad.buffersizes import BufferSizes
 from ollamad.runners.protocol import MemoryUse
 from ollamad.units import KIB, MIB
 
-PROMISE_BYTES_MIN: Final = 32 * MIB
-"""Smaller mappings are not looked at: stacks of threads and arenas of the allocator, which are
-never touched to their ends."""
+PROMISE_BYTES_MIN: Final = MIB
+"""Smaller mappings are not looked at: what is left of them untouched is nothing to plan with."""
+STACK_BYTES_DEFAULT: Final = 8 * MIB
+"""A thread's stack, which is never touched to its end, where the system names no limit."""
 _SMAPS: Final = Path("/proc/self/smaps")
 _STATUS: Final = Path("/proc/self/status")
 _ANONYMOUS_FIELDS: Final = 5
@@ -42,20 +44,30 @@ def memory_use(promised_before: int = 0, buffers: BufferSizes | None = None) -> 
 
 
 def promised_bytes() -> int:
-    """Return what large mappings of this process may still take: their size, less what is in."""
-    return promised_in(_SMAPS.read_text())
+    """Return what mappings of this process may still take: their size, less what is in."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    stack_bytes = STACK_BYTES_DEFAULT if limit == resource.RLIM_INFINITY else limit
+    return promised_in(_SMAPS.read_text(), stack_bytes)
 
 
-def promised_in(smaps: str) -> int:
-    """Return what the large anonymous, private, writable mappings of *smaps* may still take."""
+def promised_in(smaps: str, stack_bytes: int = STACK_BYTES_DEFAULT) -> int:
+    """Return what the anonymous, private, writable mappings of *smaps* may still take.
+
+    A mapping right behind a guard page begins with a thread's stack of *stack_bytes*; the kernel
+    may have joined it with a buffer that lies behind it.
+    """
     promised = size_bytes = 0
-    is_ours = False
+    is_ours = is_stack = False
+    guard_end = ""
     for line in smaps.splitlines():
         name, *rest = line.split()
         if not name.endswith(":"):
+            begin, _, end = name.partition("-")
             is_ours = rest[0] == "rw-p" and len(rest) + 1 == _ANONYMOUS_FIELDS and rest[3] == "0"
+            is_stack = begin == guard_end
+            guard_end = end if rest[0] == "---p" else ""
         elif is_ours and name == "Size:":
-            size_bytes = int(rest[0]) * KIB
+            size_bytes = int(rest[0]) * KIB - (stack_bytes if is_stack else 0)
         elif is_ours and name == "Rss:" and size_bytes >= PROMISE_BYTES_MIN:
-            promised += size_bytes - int(rest[0]) * KIB
+            promised += max(size_bytes - int(rest[0]) * KIB, 0)
     return promised

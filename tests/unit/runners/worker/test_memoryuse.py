@@ -40,6 +40,15 @@ def test_only_large_private_writable_memory_without_a_name_is_promised() -> None
     assert promised_in(a_mapping(small + 4, 0)) == PROMISE_BYTES_MIN
 
 
+def test_a_thread_s_stack_is_no_promise_but_a_buffer_that_was_joined_to_it_is() -> None:
+    guard = "7f0000000000-7f0000001000 ---p 00000000 00:00 0 \nSize: 4 kB\nRss: 0 kB\n"
+    stack = "7f0000001000-7f0000801000 rw-p 00000000 00:00 0 \nSize: 8192 kB\nRss: 8 kB\n"
+    joined = "7f0000001000-7f0002001000 rw-p 00000000 00:00 0 \nSize: 32768 kB\nRss: 0 kB\n"
+
+    assert promised_in(guard + stack) == 0
+    assert promised_in(guard + joined) == 24 * MIB
+
+
 def test_a_real_mapping_is_a_promise_until_it_is_touched() -> None:
     before = promised_bytes()
     with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapping:
