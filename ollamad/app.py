@@ -23,9 +23,10 @@ from ollamad.config import SETTINGS, Config, changed_keys
 from ollamad.configfile import LoadedConfig
 from ollamad.errors import ConfigError, OllamadError, StartupError
 from ollamad.gpu.budget import Budget
-from ollamad.gpu.devices import HOST, SeenDevice
+from ollamad.gpu.devices import SeenDevice
 from ollamad.gpu.health import HealthRules
 from ollamad.gpu.host import HostMemory, n_cores
+from ollamad.gpu.limits import limits_for
 from ollamad.gpu.monitor import GpuMonitor, MonitorTimes
 from ollamad.gpu.probe import GpuProbe
 from ollamad.gpu.visible import only_visible
@@ -78,7 +79,8 @@ class Daemon:
         self._memory = HostMemory(memory_max_bytes=config.gpu.host_memory_max_bytes)
         self._store = Store(config.store.models_path)
         self._catalog = Catalog(self._store)
-        budget = Budget([self._memory.facts()], {HOST: config.gpu.host_headroom_bytes})
+        self._policies = config.models
+        budget = Budget([self._memory.facts()], lambda facts: limits_for(facts, self._config.gpu))
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
         self._isolation = isolation_for(config.runner, config.store.models_path)
         self._launcher = SpareLauncher(launcher or ProcessLauncher(self._isolation), config.runner)
@@ -174,7 +176,7 @@ class Daemon:
 
     def _apply(self, new: Config) -> Reloaded:
         changed = changed_keys(self._config, new)
-        fixed = [key for key in changed if not SETTINGS[key].reloadable]
+        fixed = [key for key in changed if key in SETTINGS and not SETTINGS[key].reloadable]
         if fixed:
             log.warning("some changes need a restart of the daemon", settings=", ".join(fixed))
         set_level(new.log.level)
@@ -186,6 +188,7 @@ class Daemon:
                     scheduling, **{field: getattr(new.scheduling, field)}
                 )
         self._supervisor.reconfigure(scheduling)
+        self._policies = new.models
         log.info("configuration reloaded", changed=", ".join(changed) or "nothing")
         return Reloaded(
             changed=tuple(key for key in changed if key not in fixed), needs_restart=tuple(fixed)

@@ -15,9 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from ollamad import configdevices
 from ollamad import configvalue as kinds
 from ollamad.adminwire import CHANGE_GROUP, READ_GROUP, SOCKET_VARIABLE, SYSTEM_SOCKET
 from ollamad.configvalue import Setting, setting
+from ollamad.deviceshare import DeviceShares
+from ollamad.modelpolicy import PolicyBook
 from ollamad.units import KIB, MIB
 
 KvType = Literal["f16", "q8_0", "q4_0", "f32", "bf16"]
@@ -377,6 +380,18 @@ class GpuConfig:
         "group that the daemon runs in, has.",
         maximum=BYTES_MAX,
     )
+    budgets: DeviceShares = setting(  # noqa: RUF009 - it is a field()
+        configdevices.DEVICE_SHARES,
+        DeviceShares(),
+        "The memory of single devices that models may use together. What is not listed is all "
+        "that the device has.",
+    )
+    headroom: DeviceShares = setting(  # noqa: RUF009 - it is a field()
+        configdevices.DEVICE_SHARES,
+        DeviceShares(),
+        "The memory of single devices that is never planned with, within their budgets. What is "
+        "not listed has `host_headroom_bytes` or `overhead_bytes`.",
+    )
     memory_period_s: float = setting(
         kinds.SECONDS,
         2.0,
@@ -490,6 +505,8 @@ class Config:
     store: StoreConfig
     admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    models: PolicyBook = dataclasses.field(default_factory=PolicyBook)
+    """What is laid down for single models. See `ollamad.modelconfig`."""
 
     def value(self, key: str) -> Any:
         """Return the value of `section.field`, of that field's type."""
@@ -497,8 +514,13 @@ class Config:
         return getattr(getattr(self, section), name)
 
 
-SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(typing.get_type_hints(Config))
-"""The class of each section, by its name."""
+MODELS: Final = "models"
+"""The section that is not made of settings but of a table for each model."""
+
+SECTIONS: Final[Mapping[str, type[Any]]] = MappingProxyType(
+    {name: cls for name, cls in typing.get_type_hints(Config).items() if name != MODELS}
+)
+"""The class of each section of settings, by its name."""
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {
@@ -510,7 +532,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
 """Every setting by its key, `section.field`, in the order of the classes."""
 
 
-def config_from(values: Mapping[str, Any]) -> Config:
+def config_from(values: Mapping[str, Any], models: PolicyBook | None = None) -> Config:
     """Return the config that has *values* (by key, checked), and defaults where they say nothing.
 
     `store.models_path` has no default here and must be among them.
@@ -525,9 +547,13 @@ def config_from(values: Mapping[str, Any]) -> Config:
         )
         for section, cls in SECTIONS.items()
     }
-    return Config(**sections)
+    return Config(**sections, models=models or PolicyBook())
 
 
 def changed_keys(old: Config, new: Config) -> tuple[str, ...]:
-    """Return the keys of the settings that differ: what a reload has to look at."""
-    return tuple(key for key in SETTINGS if old.value(key) != new.value(key))
+    """Return the keys of the settings that differ: what a reload has to look at.
+
+    Policies of models, which a reload always applies, are `models` together.
+    """
+    keys = [key for key in SETTINGS if old.value(key) != new.value(key)]
+    return (*keys, MODELS) if old.models != new.models else tuple(keys)

@@ -20,9 +20,11 @@ from typing import Any, Final
 
 from ollamad import configvalue
 from ollamad.adminwire import default_socket
-from ollamad.config import SECTIONS, SETTINGS, Config, config_from
+from ollamad.config import MODELS, SECTIONS, SETTINGS, Config, config_from
 from ollamad.configvalue import quoted
 from ollamad.errors import ConfigError
+from ollamad.modelconfig import read_policies, stated_policies
+from ollamad.modelpolicy import PolicyBook
 
 FILE_NAME: Final = "ollamad.toml"
 SYSTEM_FILE: Final = Path("/etc/ollamad") / FILE_NAME
@@ -87,7 +89,7 @@ class LoadedConfig:
 
     config: Config
     origins: Mapping[str, Origin]
-    """By key, `section.field`; every setting has one."""
+    """By key, `section.field`; every setting has one, and what is stated of models."""
     warnings: tuple[str, ...] = ()
     """Lines to log once a log exists."""
     file: Path | None = None
@@ -112,21 +114,25 @@ def load_config(
     """
     house = home or _home(environ)
     warnings: list[str] = []
-    models = default_models_path(environ, house)
+    models_path = default_models_path(environ, house)
     values: _Layer = {
         key: (known.default, Origin(OriginKind.DEFAULT)) for key, known in SETTINGS.items()
     }
-    values["store.models_path"] = (models, Origin(OriginKind.DEFAULT))
+    values["store.models_path"] = (models_path, Origin(OriginKind.DEFAULT))
     admin_socket = default_socket(environ, house, is_root=os.geteuid() == 0)
     values["admin.socket_path"] = (admin_socket, Origin(OriginKind.DEFAULT))
     text, path = _find_file(file, environ, house)
+    models, places = PolicyBook(), dict[str, str]()
     if path is not None:
-        values |= _from_file(text, path, house)
+        tables = _parse_toml(text, path)
+        models, places = _policies_from(tables.pop(MODELS, {}), text, path)
+        values |= _from_file(tables, text, path, house)
     values |= _from_environment(environ, house, warnings)
     values |= _from_flags(flags, house)
     return LoadedConfig(
-        config=config_from({key: value for key, (value, _) in values.items()}),
-        origins={key: origin for key, (_, origin) in values.items()},
+        config=config_from({key: value for key, (value, _) in values.items()}, models),
+        origins={key: origin for key, (_, origin) in values.items()}
+        | {key: Origin(OriginKind.FILE, place) for key, place in places.items()},
         warnings=tuple(warnings),
         file=path,
     )
@@ -191,9 +197,13 @@ def _find_file(
 # The file.
 
 
-def _from_file(text: str, path: Path, home: Path) -> _Layer:
+def _policies_from(table: object, text: str, path: Path) -> tuple[PolicyBook, dict[str, str]]:
+    return read_policies(table, lambda keys: f"{path}:{line_of(text, keys)}")
+
+
+def _from_file(tables: Mapping[str, object], text: str, path: Path, home: Path) -> _Layer:
     layer: _Layer = {}
-    for section, table in _parse_toml(text, path).items():
+    for section, table in tables.items():
         at = f"{path}:{line_of(text, (section,))}"
         if section not in SECTIONS:
             raise ConfigError(f"{at}: {_unknown_section(section, table)}")
@@ -271,8 +281,9 @@ def _unknown_section(section: str, table: object) -> str:
         if owners:
             owner = owners[0].partition(".")[0]
             return f"{quoted(section)} stands outside a section, move it below [{owner}]"
-    near = difflib.get_close_matches(section, SECTIONS, n=1)
-    hint = f"did you mean [{near[0]}]?" if near else f"known are {', '.join(SECTIONS)}"
+    known = [*SECTIONS, MODELS]
+    near = difflib.get_close_matches(section, known, n=1)
+    hint = f"did you mean [{near[0]}]?" if near else f"known are {', '.join(known)}"
     return f"unknown section {quoted(section)}, {hint}"
 
 
@@ -370,6 +381,8 @@ def _resolved(value: Any, home: Path, *, from_file: bool = False) -> Any:
 def _shown(loaded: LoadedConfig) -> Iterator[tuple[str, object, Origin]]:
     for key, known in SETTINGS.items():
         yield key, known.kind.show(loaded.config.value(key)), loaded.origins[key]
+    for key, native in stated_policies(loaded.config.models):
+        yield key, native, loaded.origins[key]
 
 
 def render_config(loaded: LoadedConfig) -> str:

@@ -41,6 +41,7 @@ _ORIGIN_SCHEMES: Final = (
     "ms-browser-extension://",
 )
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TRUE: Final = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE: Final = frozenset({"0", "f", "false", "n", "no", "off"})
@@ -75,7 +76,14 @@ def quoted(value: object) -> str:
 
 def toml_literal(native: object) -> str:
     """Return what stands behind `=` in a TOML file for a value that `ValueKind.show` gave."""
+    if isinstance(native, dict):
+        pairs = ", ".join(f"{_toml_key(name)} = {toml_literal(native[name])}" for name in native)
+        return f"{{ {pairs} }}" if pairs else "{}"
     return json.dumps(native, ensure_ascii=False)  # For these types TOML and JSON agree.
+
+
+def _toml_key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 # Numbers, durations, bytes.

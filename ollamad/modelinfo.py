@@ -18,15 +18,6 @@ WeightsId = NewType("WeightsId", str)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LayerInfo:
-    """One transformer layer of the weights."""
-
-    weights_bytes: int
-    n_head_kv: int
-    """Heads that keep keys and values; 0 where a layer keeps none."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KvShape:
     """What one token costs in the KV cache."""
 
@@ -34,6 +25,23 @@ class KvShape:
     """Elements of one head's key."""
     value_length: int
     """Elements of one head's value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInfo:
+    """One transformer layer of the weights."""
+
+    weights_bytes: int
+    n_head_kv: int
+    """Heads that keep keys and values; 0 where a layer keeps none."""
+    kv_shape: KvShape | None = None
+    """Its own, where it is not the model's."""
+    is_windowed: bool = False
+    """It looks at the last `GgufFacts.window` tokens only."""
+    state_elements: int = 0
+    """Its running state, in 32-bit elements for one sequence; 0 for a layer without one."""
+    repacked_bytes: int = 0
+    """Those of its weights that a processor wants in another order than the file's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,21 @@ class GgufFacts:
     other_weights_bytes: int
     """Weights outside the layers: embeddings, output, norms."""
     kv_shape: KvShape
+    window: int = 0
+    """Tokens that windowed layers look back; 0 without such layers."""
+    keeps_context: bool = True
+    """It keeps what it has read. A model that reads its input at once has no KV cache."""
+    input_weights_bytes: int = 0
+    """Those of the other weights that turn tokens into vectors: always in main memory."""
+    tied_output_bytes: int = 0
+    """Embeddings that serve as output, too: a device that computes the output has a copy."""
+    n_head: int = 0
+    """Attention heads of the widest layer."""
+    n_ff: int = 0
+    """Width of the widest feed-forward layer."""
+    n_tensors: int = 0
+    n_merges: int = 0
+    """Merge rules of a byte-pair vocabulary."""
     pooling_type: int | None
     """`<arch>.pooling_type`: the model makes embeddings, not text."""
     has_vision: bool

@@ -8,6 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from ollamad.errors import InvalidName
+from ollamad.names import ModelName
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPolicy:
@@ -34,3 +37,21 @@ class ModelPolicy:
 
 
 NO_POLICY: Final = ModelPolicy()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PolicyBook:
+    """The policies of all models that have one."""
+
+    policies: tuple[tuple[ModelName, ModelPolicy], ...] = ()
+
+    def of(self, name: str) -> ModelPolicy:
+        """Return the policy of the model called *name*, `NO_POLICY` if it has none.
+
+        Names are compared as everywhere: with their defaults, in any case.
+        """
+        try:
+            wanted = ModelName.parse(name).key
+        except InvalidName:
+            return NO_POLICY
+        return next((policy for known, policy in self.policies if known.key == wanted), NO_POLICY)

@@ -78,7 +78,7 @@ def a_core(
     return Core(
         scheduling or SchedulingConfig(),
         PlanDefaults(runner or RunnerConfig(), n_cores=2),
-        Budget([host], {}),
+        Budget([host]),
         place,
     )
 

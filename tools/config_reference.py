@@ -11,9 +11,10 @@ import textwrap
 from pathlib import Path
 from typing import Final
 
-from ollamad import configfile
+from ollamad import configfile, modelconfig
 from ollamad.config import SECTIONS, SETTINGS
 from ollamad.configvalue import Setting, toml_literal
+from ollamad.modelconfig import POLICY_SETTINGS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 REFERENCE: Final = ROOT / "docs" / "configuration.md"
@@ -53,6 +54,10 @@ def reference() -> str:
     for section in SECTIONS:
         parts.append(f"\n## [{section}]\n\n{_section_doc(section)}\n")
         parts += [_reference_entry(key, known) for key, known in _settings_of(section)]
+    parts.append(f'\n## [models."NAME"]\n\n{_wrapped(modelconfig.SECTION_DOC)}\n')
+    parts += [
+        _reference_entry(f'models."NAME".{name}', known) for name, known in POLICY_SETTINGS.items()
+    ]
     parts.append("\n## Other variables of Ollama\n")
     parts += [f"\n{_wrapped(paragraph)}\n" for paragraph in _about_other_variables()]
     return "".join(parts)
@@ -81,7 +86,20 @@ def default_file() -> str:
             lines += ["", *_comment(known.doc), *_comment(" ".join(_facts(known)))]
             name = key.partition(".")[2]
             lines.append(f"#{name} = {_default_literal(known)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_policy_example()]) + "\n"
+
+
+def _policy_example() -> list[str]:
+    lines = ["", "", *_comment(modelconfig.SECTION_DOC), '#[models."NAME"]']
+    for name, known in POLICY_SETTINGS.items():
+        default = f"Default: {known.default_doc}." if known.default_doc else ""
+        lines += ["", *_comment(known.doc), *_comment(" ".join([*_facts(known), default]).strip())]
+        lines.append(f"#{name} = {_EXAMPLES.get(name) or _default_literal(known)}")
+    return lines
+
+
+_EXAMPLES: Final = {"kv_type": '"f16"', "keep_alive": '"5m"'}
+"""What stands for a default that another setting has."""
 
 
 def _settings_of(section: str) -> list[tuple[str, Setting]]:
@@ -126,10 +144,9 @@ def _number(known: Setting, value: float) -> str:
 
 
 def _reference_entry(key: str, known: Setting) -> str:
-    section, _, name = key.partition(".")
     default = known.default_doc or f"`{toml_literal(known.kind.show(known.default))}`"
     facts = "\n".join(f"- {fact}" for fact in [f"Default: {default}.", *_facts(known)])
-    return f"\n### {section}.{name}\n\n{_wrapped(known.doc)}\n\n{facts}\n"
+    return f"\n### {key}\n\n{_wrapped(known.doc)}\n\n{facts}\n"
 
 
 def _listed(names: frozenset[str]) -> str:

@@ -5,17 +5,25 @@ Defaults follow the engine's own loader, so that what we plan and render is what
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Final
 
+from ollamad.convert.contextfacts import context_facts
 from ollamad.convert.ggufheader import GgufHeader, LazyArray, TensorInfo
 from ollamad.convert.gguftypes import FILE_TYPES, UNKNOWN_FILE_TYPE
+from ollamad.convert.ggufvalues import dimension, per_layer
 from ollamad.errors import NotGguf
-from ollamad.modelinfo import GgufFacts, KvShape, LayerInfo
+from ollamad.modelinfo import GgufFacts, LayerInfo
 
 LAYERS_MAX: Final = 4096
 """Transformer layers of one model; the largest known have about 130."""
-DIMENSION_MAX: Final = 1 << 31
-"""Largest length, width or head count we believe."""
+_REPACKED_TYPES: Final = frozenset({"IQ4_NL", "MXFP4", "Q4_0", "Q4_K"})
+"""Quantisations that the engine multiplies faster when it has put them into another order: on x86
+with AVX2, and on ARM."""
+_REPACKED_ROWS: Final = 8
+"""It does so for matrices of a multiple of so many rows."""
+_INPUT_TENSORS: Final = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
+"""Beginnings of the names of tensors that the engine never puts on a GPU."""
 
 # Byte-pair vocabularies get no begin-of-sequence token unless their pre-tokenizer is one of these:
 # the engine sets it for them when the file does not say.
@@ -38,11 +46,11 @@ def facts(header: GgufHeader) -> GgufFacts:
     architecture = header.text("general.architecture")
     if not architecture:
         raise NotGguf("the GGUF file does not name its architecture (general.architecture)")
-    n_layer = _dimension(header, f"{architecture}.block_count")
+    n_layer = dimension(header, f"{architecture}.block_count")
     if n_layer > LAYERS_MAX:
         raise NotGguf(f"broken GGUF: {n_layer} layers, at most {LAYERS_MAX} are read")
-    layers_bytes, other_bytes = _weights_by_layer(header.tensors, n_layer)
-    heads_kv = _heads_kv(header, architecture, n_layer)
+    weights = _weights_by_layer(header.tensors, n_layer)
+    context = context_facts(header, architecture, n_layer)
     bos_token, eos_token = _end_tokens(header)
     add_bos, add_eos = _added_tokens(header)
     return GgufFacts(
@@ -51,15 +59,30 @@ def facts(header: GgufHeader) -> GgufFacts:
         n_params=sum(tensor.n_elements for tensor in header.tensors),
         file_type=_file_type(header),
         file_bytes=header.file_bytes,
-        n_ctx_train=_dimension(header, f"{architecture}.context_length"),
-        n_embd=_dimension(header, f"{architecture}.embedding_length"),
+        n_ctx_train=dimension(header, f"{architecture}.context_length"),
+        n_embd=dimension(header, f"{architecture}.embedding_length"),
         n_vocab=_n_vocab(header, architecture),
         layers=tuple(
-            LayerInfo(weights_bytes=weights, n_head_kv=heads)
-            for weights, heads in zip(layers_bytes, heads_kv, strict=True)
+            LayerInfo(
+                weights_bytes=layer_weights.n_bytes,
+                repacked_bytes=layer_weights.n_repacked_bytes,
+                n_head_kv=layer.n_head_kv,
+                kv_shape=layer.kv_shape,
+                is_windowed=layer.is_windowed,
+                state_elements=layer.state_elements,
+            )
+            for layer_weights, layer in zip(weights.layers, context.layers, strict=True)
         ),
-        other_weights_bytes=other_bytes,
-        kv_shape=_kv_shape(header, architecture),
+        other_weights_bytes=weights.other_bytes,
+        kv_shape=context.kv_shape,
+        window=context.window,
+        keeps_context=context.keeps_context,
+        input_weights_bytes=_bytes_of(header.tensors, _INPUT_TENSORS),
+        tied_output_bytes=_tied_output_bytes(header.tensors),
+        n_head=_widest(header, f"{architecture}.attention.head_count", n_layer),
+        n_ff=_widest(header, f"{architecture}.feed_forward_length", n_layer),
+        n_tensors=len(header.tensors),
+        n_merges=_length(header, "tokenizer.ggml.merges"),
         pooling_type=header.integer(f"{architecture}.pooling_type"),
         has_vision=_has_encoder(header, architecture, "vision"),
         has_audio=_has_encoder(header, architecture, "audio"),
@@ -69,15 +92,6 @@ def facts(header: GgufHeader) -> GgufFacts:
         add_bos=add_bos,
         add_eos=add_eos,
     )
-
-
-def _dimension(header: GgufHeader, key: str) -> int:
-    value = header.integer(key)
-    if value is None:
-        return 0
-    if not 0 <= value <= DIMENSION_MAX:
-        raise NotGguf(f"broken GGUF: {key[:80]} is {value}")
-    return value
 
 
 def _file_type(header: GgufHeader) -> str:
@@ -95,7 +109,7 @@ def _kind(header: GgufHeader, architecture: str, n_layer: int) -> str:
     stated = header.text("general.type")
     if stated in {"projector", "mmproj"}:
         return "projector"
-    if n_layer == 0 and _dimension(header, f"{architecture}.vision.block_count") > 0:
+    if n_layer == 0 and dimension(header, f"{architecture}.vision.block_count") > 0:
         return "projector"
     if architecture == "clip" and n_layer == 0 and _has_clip_flag(header):
         return "projector"
@@ -115,54 +129,63 @@ def _has_encoder(header: GgufHeader, architecture: str, sense: str) -> bool:
     )
 
 
-def _weights_by_layer(tensors: tuple[TensorInfo, ...], n_layer: int) -> tuple[list[int], int]:
-    by_layer, other_bytes = [0] * n_layer, 0
+@dataclasses.dataclass(slots=True)
+class _LayerWeights:
+    n_bytes: int = 0
+    n_repacked_bytes: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class _Weights:
+    layers: list[_LayerWeights]
+    other_bytes: int = 0
+
+
+def _weights_by_layer(tensors: tuple[TensorInfo, ...], n_layer: int) -> _Weights:
+    weights = _Weights([_LayerWeights() for _ in range(n_layer)])
     for tensor in tensors:
         parts = tensor.name.split(".", 2)
         number = parts[1] if len(parts) == 3 and parts[0] == "blk" else ""
         if number.isascii() and number.isdigit() and len(number) <= 4 and int(number) < n_layer:
-            by_layer[int(number)] += tensor.n_bytes
+            layer = weights.layers[int(number)]
+            layer.n_bytes += tensor.n_bytes
+            if _is_repacked(tensor):
+                layer.n_repacked_bytes += tensor.n_bytes
         else:
-            other_bytes += tensor.n_bytes
-    return by_layer, other_bytes
+            weights.other_bytes += tensor.n_bytes
+    return weights
 
 
-def _per_layer(header: GgufHeader, key: str, n_layer: int) -> list[int] | None:
-    """Return an integer for each layer from a scalar or an array; None if there is neither."""
-    value = header.metadata.get(key)
-    if isinstance(value, LazyArray):
-        raise NotGguf(f"broken GGUF: {key[:80]} has {value.count} values for {n_layer} layers")
-    if isinstance(value, tuple):
-        numbers = [item for item in value if isinstance(item, int)]
-        if len(numbers) < n_layer:
-            raise NotGguf(f"broken GGUF: {key[:80]} has {len(numbers)} values for {n_layer} layers")
-        return [min(max(number, 0), DIMENSION_MAX) for number in numbers[:n_layer]]
-    return None if key not in header.metadata else [_dimension(header, key)] * n_layer
+def _is_repacked(tensor: TensorInfo) -> bool:
+    return (
+        tensor.type.name in _REPACKED_TYPES
+        and len(tensor.shape) > 1
+        and tensor.shape[1] % _REPACKED_ROWS == 0
+    )
 
 
-def _heads_kv(header: GgufHeader, architecture: str, n_layer: int) -> list[int]:
-    for key in ("attention.head_count_kv", "attention.head_count"):
-        heads = _per_layer(header, f"{architecture}.{key}", n_layer)
-        if heads is not None:
-            return heads
-    return [0] * n_layer
+def _bytes_of(tensors: tuple[TensorInfo, ...], beginnings: tuple[str, ...]) -> int:
+    return sum(tensor.n_bytes for tensor in tensors if tensor.name.startswith(beginnings))
 
 
-def _kv_shape(header: GgufHeader, architecture: str) -> KvShape:
-    heads = _per_layer(header, f"{architecture}.attention.head_count", 1) or [0]
-    per_head = _dimension(header, f"{architecture}.embedding_length") // max(heads[0], 1)
+def _tied_output_bytes(tensors: tuple[TensorInfo, ...]) -> int:
+    if any(tensor.name == "output.weight" for tensor in tensors):
+        return 0
+    return _bytes_of(tensors, ("token_embd.weight",))
 
-    def length(which: str) -> int:
-        return _dimension(header, f"{architecture}.attention.{which}_length") or per_head
 
-    return KvShape(key_length=length("key"), value_length=length("value"))
+def _widest(header: GgufHeader, key: str, n_layer: int) -> int:
+    return max(per_layer(header, key, n_layer) or [0], default=0)
+
+
+def _length(header: GgufHeader, key: str) -> int:
+    values = header.metadata.get(key)
+    return len(values) if isinstance(values, tuple | LazyArray) else 0
 
 
 def _n_vocab(header: GgufHeader, architecture: str) -> int:
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, tuple | LazyArray):
-        return len(tokens)
-    return _dimension(header, f"{architecture}.vocab_size")
+    n_tokens = _length(header, "tokenizer.ggml.tokens")
+    return n_tokens or dimension(header, f"{architecture}.vocab_size")
 
 
 def _end_tokens(header: GgufHeader) -> tuple[str, str]:

@@ -1,19 +1,31 @@
 """The budget of each device. Pure bookkeeping, with an invariant that can be checked.
 
-Free is capacity, less headroom, less what others use, less our reservations. What others use is
-what a reading shows in use less what our own runners were measured to use.
+Free is capacity, less headroom, less what others use, less our reservations. A reservation is what
+a runner was promised, touched or not; a reading counts only what was touched. So what others use is
+what a reading shows less what our own processes use *at that moment*: as a runner touches what it
+was promised, both grow, and nothing is taken for somebody else's. Where our use at the moment is
+not known, what loads measured stands for it, and is right only until then untouched memory is used.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from ollamad.errors import ProtocolBroken
 from ollamad.gpu.devices import DeviceFacts, DeviceId, DeviceReading
+from ollamad.gpu.limits import DeviceLimits
 
 Amounts = Mapping[DeviceId, int]
 """Bytes by device."""
+
+LimitsOf = Callable[[DeviceFacts], DeviceLimits]
+"""What may be planned with of a device, also of one that is found later."""
+
+
+def all_of_it(facts: DeviceFacts) -> DeviceLimits:
+    """Return limits that leave nothing of a device unused."""
+    return DeviceLimits(facts.capacity_bytes, 0)
 
 
 @dataclasses.dataclass(slots=True)
@@ -28,10 +40,8 @@ class _Account:
 class Budget:
     """Who holds how much of which device."""
 
-    def __init__(
-        self, devices: Iterable[DeviceFacts], headroom_bytes: Mapping[DeviceId, int]
-    ) -> None:
-        self._headroom_bytes = dict(headroom_bytes)
+    def __init__(self, devices: Iterable[DeviceFacts], limits_of: LimitsOf = all_of_it) -> None:
+        self._limits_of = limits_of
         self._accounts: dict[DeviceId, _Account] = {}
         for facts in devices:
             self.see(facts)
@@ -43,12 +53,10 @@ class Budget:
 
     def see(self, facts: DeviceFacts, *, is_usable: bool = True) -> None:
         """Learn of a device, or of its new size. One that is not usable has no room at all."""
-        capacity_bytes = facts.capacity_bytes if is_usable else 0
-        if (account := self._accounts.get(facts.device)) is not None:
-            account.capacity_bytes = capacity_bytes
-            return
-        headroom_bytes = self._headroom_bytes.get(facts.device, 0)
-        self._accounts[facts.device] = _Account(capacity_bytes, headroom_bytes)
+        limits = self._limits_of(facts)
+        capacity_bytes = limits.capacity_bytes if is_usable else 0
+        account = self._accounts.setdefault(facts.device, _Account(0, 0))
+        account.capacity_bytes, account.headroom_bytes = capacity_bytes, limits.headroom_bytes
 
     def lose(self, device: DeviceId) -> None:
         """Forget a device and all that was held there."""
@@ -86,12 +94,16 @@ class Budget:
         return sum(self._accounts[device].reserved.values())
 
     def capacity_bytes(self, device: DeviceId) -> int:
-        """Return all that may ever be planned with, headroom included; 0 if it is not usable."""
+        """Return all that may be planned with, headroom included; 0 while it is not usable."""
         return self._accounts[device].capacity_bytes
 
     def headroom_bytes(self, device: DeviceId) -> int:
         """Return what is never planned with."""
         return self._accounts[device].headroom_bytes
+
+    def holders(self, device: DeviceId) -> Mapping[Hashable, int]:
+        """Return who holds how much of *device*."""
+        return dict(self._accounts[device].reserved)
 
     def others_bytes(self, device: DeviceId) -> int:
         """Return what others were last seen to use."""
@@ -130,8 +142,14 @@ class Budget:
             account.reserved.pop(holder, None)
             account.measured.pop(holder, None)
 
-    def take_reading(self, reading: DeviceReading) -> None:
-        """Learn what others use. Only to be called while no runner of ours comes or goes."""
+    def take_reading(self, reading: DeviceReading, own_bytes: int | None = None) -> None:
+        """Learn what others use.
+
+        *own_bytes* is what our own processes use of the device, as seen together with the reading.
+        Without it, what loads measured is taken: then only to be called while no runner of ours
+        comes or goes.
+        """
         account = self._accounts.get(reading.device)
         if account is not None:
-            account.others_bytes = max(reading.used_bytes - sum(account.measured.values()), 0)
+            ours = sum(account.measured.values()) if own_bytes is None else own_bytes
+            account.others_bytes = max(reading.used_bytes - ours, 0)

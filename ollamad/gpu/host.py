@@ -49,6 +49,18 @@ class HostMemory:
         return min(available)
 
 
+def anonymous_bytes_of(pid: int) -> int:
+    """Return the memory of its own that a process has touched; 0 for one that has ended.
+
+    This is what a reading counts as in use on its account.
+    """
+    try:
+        fields = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return max(int(fields.rss) - int(fields.shared), 0)
+
+
 def own_cgroup() -> Path | None:
     """Return this process's folder in the unified hierarchy, or `None` without one."""
     try:

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from ollamad.buffersizes import BufferSizes
 from ollamad.options import SamplingOptions
 
 PROTOCOL_VERSION: Final = 3
@@ -116,6 +117,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     n_ubatch: int = 0
     """Tokens the device computes at once; 0 is as many as `n_batch`."""
     n_gpu_layers: int = 0
+    n_gpu_layers_asked: int | None = None
+    """What a request asked for, who may have got less; `None` is nothing."""
     main_gpu: int = 0
     """Index of the device that holds what is not split."""
     tensor_split: tuple[float, ...] = ()
@@ -139,9 +142,19 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
     """Main memory a runner uses, as the kernel counts it."""
 
     anonymous_bytes: int
-    """Memory of its own: KV cache, compute buffers, the interpreter."""
+    """Memory of its own that it has touched: KV cache, compute buffers, the interpreter. This,
+    and this only, is what the system counts as in use."""
     file_bytes: int
     """Mapped files, mostly weights: shared with others and with the page cache."""
+    promised_bytes: int = 0
+    """Memory of its own that it was promised and has not touched yet."""
+    buffers: BufferSizes | None = None
+    """What the engine says of its buffers; `None` if it says nothing."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What must be kept for it: what it has, and what it may still take."""
+        return self.anonymous_bytes + self.promised_bytes + self.file_bytes
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,8 @@ class Subject:
     adapter_paths: tuple[str, ...] = ()
     facts: GgufFacts
     policy: ModelPolicy = NO_POLICY
+    extra_bytes: int = 0
+    """Files that are loaded with the weights: adapters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

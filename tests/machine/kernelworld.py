@@ -126,7 +126,7 @@ class World:
         self.core = Core(
             SCHEDULING,
             PlanDefaults(RunnerConfig(n_slots=1), n_cores=2),
-            Budget([DeviceFacts(device=HOST, name="host", capacity_bytes=HOST_BYTES)], {}),
+            Budget([DeviceFacts(device=HOST, name="host", capacity_bytes=HOST_BYTES)]),
             place_simply,
         )
         self.now = 0.0

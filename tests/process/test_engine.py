@@ -60,6 +60,18 @@ def test_greedy_chooses_the_same_with_a_penalty_that_is_none(engine: LlamaEngine
     )
 
 
+@pytest.mark.parametrize(("n_slots", "n_batch"), [(1, 2), (2, 2), (2, 8)])
+def test_a_batch_may_be_smaller_than_the_sequences_that_texts_are_kept_in(
+    new_engine: Callable[..., LlamaEngine], engine: LlamaEngine, n_slots: int, n_batch: int
+) -> None:
+    """llama.cpp ends the process when a batch has fewer tokens than the context has sequences."""
+    small = new_engine(n_slots=n_slots, n_batch=n_batch)
+    greedy = SamplingOptions(temperature=0, num_predict=12)
+
+    for prompt in ("Once upon a time", "Once upon a hill", "Once upon a time"):
+        assert alone(small, prompt, greedy) == alone(engine, prompt, greedy)
+
+
 def test_penalties_change_an_answer(engine: LlamaEngine) -> None:
     penalised = SamplingOptions(
         temperature=0, num_predict=12, repeat_penalty=1.5, presence_penalty=1.0, repeat_last_n=-1

@@ -18,6 +18,9 @@ from ollamad.config import (
     changed_keys,
     config_from,
 )
+from ollamad.modelconfig import POLICY_SETTINGS
+from ollamad.modelpolicy import ModelPolicy, PolicyBook
+from ollamad.names import ModelName
 from ollamad.units import MIB
 from tools import config_reference
 
@@ -114,7 +117,8 @@ def test_the_default_file_changes_nothing_and_shows_every_default() -> None:
     text = config_reference.default_file()
     assert all(table == {} for table in tomllib.loads(text).values())
 
-    uncommented = tomllib.loads(re.sub(r"(?m)^#(?=\w)", "", text))
+    uncommented = tomllib.loads(re.sub(r"(?m)^#(?=[\w\[])", "", text))
+    assert set(uncommented.pop("models")["NAME"]) == set(POLICY_SETTINGS)
     shown = {f"{section}.{name}" for section, table in uncommented.items() for name in table}
     assert shown == set(SETTINGS)
     for key, known in SETTINGS.items():
@@ -125,3 +129,19 @@ def test_the_default_file_changes_nothing_and_shows_every_default() -> None:
 
 def test_no_line_of_the_default_file_is_too_wide_for_a_terminal() -> None:
     assert max(map(len, config_reference.default_file().splitlines())) <= 92
+
+
+def test_every_rule_for_a_model_is_documented_and_can_be_reloaded() -> None:
+    for name, known in POLICY_SETTINGS.items():
+        assert known.doc.endswith("."), name
+        assert known.reloadable, name
+        assert f'### models."NAME".{name}' in config_reference.reference()
+
+
+def test_changed_rules_for_models_are_one_change() -> None:
+    old = Config(store=HERE)
+    book = PolicyBook(((ModelName.parse("a"), ModelPolicy(pinned=True)),))
+    new = dataclasses.replace(old, models=book)
+
+    assert changed_keys(old, new) == ("models",)
+    assert changed_keys(new, new) == ()

@@ -23,7 +23,10 @@ from ollamad.configfile import (
     load_config,
     render_config,
 )
+from ollamad.deviceshare import DeviceShare, DeviceShares
 from ollamad.errors import ConfigError
+from ollamad.modelconfig import POLICIES_MAX
+from ollamad.modelpolicy import NO_POLICY, ModelPolicy, PolicyBook
 
 Load = Callable[..., LoadedConfig]
 
@@ -158,6 +161,29 @@ def test_variables_that_do_nothing_are_warned_about(load: Load) -> None:
         ("[log]\nxyzzy = 1\n", ':2: unknown setting "xyzzy" in [log], known are level, format'),
         ("\n[htpp]\n", ':2: unknown section "htpp", did you mean [http]?'),
         ("[xyzzy]\n", ':1: unknown section "xyzzy", known are http, scheduling'),
+        ("[model]\n", ':1: unknown section "model", did you mean [models]?'),
+        ("\nmodels = 1\n", ':2: models is a section, write [models."NAME"]'),
+        ("[models]\npinned = true\n", ':2: unknown setting "pinned" in [models], its tables'),
+        ('[models."a b"]\n', ':1: "a b" is no model\'s name'),
+        ("[models.a]\n[models.'A:latest']\n", ":2: there are rules for A:latest already"),
+        (
+            "[models.'a:b']\n\npinnned = true\n",
+            ':3: unknown setting "pinnned" in [models."a:b"], did you mean pinned?',
+        ),
+        ("[models.a]\nxyzzy = 1\n", ':2: unknown setting "xyzzy" in [models."a"], known are dev'),
+        ("[models.a]\nn_ctx = -1\n", ':2: models."a".n_ctx must be at least 0, but is -1'),
+        ("[models.a]\npriority = 101\n", ':2: models."a".priority must be at most 100'),
+        ("[models.a]\nkv_type = 'q9'\n", ':2: models."a".kv_type must be f16, q8_0, q4_0, f32'),
+        ("[models.a]\ndevices = 0\n", ':2: models."a".devices must be a list of at most 256'),
+        ("[models.a]\ndevices = ['card0']\n", ':2: models."a".devices must name devices by UUID'),
+        (
+            "[models.a]\ncpu_only = true\ndevices = [0]\n",
+            ":1: cpu_only and the GPUs in devices contradict each other",
+        ),
+        ("[gpu]\nbudgets = 5\n", ":2: gpu.budgets must be a table of at most 256 devices"),
+        ("[gpu.budgets]\nhost = '101%'\n", ":1: gpu.budgets has more than 100 percent"),
+        ("[gpu.headroom]\n0 = -5\n", ":1: gpu.headroom must be bytes or an amount"),
+        ("[gpu.headroom]\ncpu = 5\n", ":1: gpu.headroom must name devices by UUID"),
         ("port = 1\n", ':1: "port" stands outside a section, move it below [http]'),
         ("\nhttp = 1\n", ":2: http is a section, write [http] above its settings"),
         ("[[http]]\nport = 1\n", ":1: http is a section"),
@@ -327,3 +353,78 @@ def test_the_json_shows_every_value_with_its_origin(load: Load) -> None:
         "origin": "environment",
         "detail": "OLLAMA_LOAD_TIMEOUT",
     }
+
+
+MODELS = """
+[models."Llama3:8B"]
+devices = [0, "GPU-12-ab", "host"]
+pinned = true
+keep_alive = "1h"
+priority = -3
+
+[models.embedder]
+cpu_only = true
+keep_alive = -1
+n_ctx = 512
+kv_type = "Q8_0"
+"""
+
+
+def test_models_have_rules_by_their_names_in_any_spelling(load: Load) -> None:
+    models = load(MODELS).config.models
+
+    assert models.of("llama3:8b") == ModelPolicy(
+        devices=("0", "GPU-12-ab", "host"), pinned=True, keep_alive_s=3600.0, priority=-3
+    )
+    assert models.of("embedder:latest") == models.of("registry.ollama.ai/library/embedder")
+    assert models.of("embedder") == ModelPolicy(
+        cpu_only=True, keep_alive_s=math.inf, n_ctx=512, kv_type="q8_0"
+    )
+    assert models.of("llama3") == models.of("no name at all") == NO_POLICY
+
+
+def test_without_a_file_no_model_has_rules(load: Load) -> None:
+    assert load().config.models == PolicyBook()
+
+
+def test_shares_of_devices_are_bytes_or_percent(load: Load) -> None:
+    text = '[gpu.budgets]\nhost = "16GiB"\n0 = "80.5%"\nGPU-a = 1000\n'
+
+    gpu = load(text).config.gpu
+
+    assert gpu.budgets.find("host") == DeviceShare(16 << 30)
+    assert gpu.budgets.find("GPU-b", "0") == DeviceShare(percent=80.5)
+    assert gpu.budgets.find("GPU-a", "0") == DeviceShare(1000)
+    assert gpu.headroom == DeviceShares()
+
+
+def test_what_is_stated_of_models_and_devices_is_shown_with_its_line(load: Load) -> None:
+    loaded = load(MODELS + '[gpu.budgets]\n0 = "80%"\nhost = "1GiB"\n')
+
+    shown = render_config(loaded)
+    rows = {line.split("  ")[0]: line.split("  ") for line in shown.splitlines()}
+
+    row = [cell.strip() for cell in rows['models."Llama3:8B".keep_alive'] if cell]
+    assert row == ['models."Llama3:8B".keep_alive', "3600", f"{loaded.file}:5"]
+    assert '{ 0 = "80%", host = "1GiB" }' in shown
+    assert json.loads(config_as_json(loaded))['models."embedder:latest".n_ctx'] == {
+        "value": 512,
+        "origin": "file",
+        "detail": f"{loaded.file}:11",
+    }
+
+
+def test_what_is_shown_of_devices_reads_as_the_same(load: Load) -> None:
+    loaded = load('[gpu.budgets]\n0 = "12.5%"\nhost = "1GiB"\n"GPU-1-2" = 7\n')
+    row = next(line for line in render_config(loaded).splitlines() if "gpu.budgets" in line)
+    literal = row.partition("{")[2].partition("}")[0]
+
+    again = load(f"[gpu]\nbudgets = {{{literal}}}\n")
+
+    assert again.config.gpu.budgets == loaded.config.gpu.budgets
+
+
+def test_the_number_of_models_with_rules_is_limited(load: Load) -> None:
+    tables = "".join(f"[models.m{number}]\n" for number in range(POLICIES_MAX + 1))
+
+    assert f"at most {POLICIES_MAX} models can have rules" in refusal(load, tables)

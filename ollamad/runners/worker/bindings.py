@@ -16,6 +16,8 @@ import types
 from pathlib import Path
 from typing import Any, Final
 
+from ollamad.runners.worker.bufferlog import BufferLog
+
 _PACKAGE: Final = "llama_cpp"
 
 
@@ -33,6 +35,9 @@ def _import_low_level() -> Any:
 
 llama: Final = _import_low_level()
 
+buffer_log: Final = BufferLog()
+"""What llama.cpp says of its buffers while it loads a model."""
+
 # Log lines carry their level as a letter; the daemon reads it (see ollamad.runners.logs).
 _LEVEL_MARKS: Final = {2: b"I", 3: b"W", 4: b"E"}
 """llama.cpp's levels that are passed on. Its debug lines, hundreds for a load, are not; nor are
@@ -48,7 +53,10 @@ _FALSE_ALARMS: Final = (
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _log_to_stderr(level: int, text: bytes, _data: object) -> None:
     mark = _LEVEL_MARKS.get(level)
-    if mark is not None and text.strip() and not any(alarm in text for alarm in _FALSE_ALARMS):
+    if mark is None:
+        return
+    buffer_log.take(text)
+    if text.strip() and not any(alarm in text for alarm in _FALSE_ALARMS):
         os.write(2, mark + b" " + text.rstrip() + b"\n")
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ollamad.buffersizes import BufferSizes
 from ollamad.runners.protocol import (
     Delta,
     EngineGauges,
@@ -61,6 +62,11 @@ class EchoEngine:
     def is_steady(self) -> bool:
         """Never: tests want to see each word by itself."""
         return False
+
+    @property
+    def buffers(self) -> BufferSizes | None:
+        """See Engine."""
+        return None
 
     @property
     def memory_kind(self) -> MemoryKind:

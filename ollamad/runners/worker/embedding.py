@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ollamad.buffersizes import BufferSizes
 from ollamad.runners.protocol import (
     Embed,
     Embedded,
@@ -31,6 +32,7 @@ from ollamad.runners.protocol import (
     Timings,
 )
 from ollamad.runners.worker.batch import DecodeOutcome
+from ollamad.runners.worker.bindings import buffer_log
 from ollamad.runners.worker.embeddingmodel import Array, EmbeddingModel, Pooling
 from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
 from ollamad.runners.worker.packing import share_step
@@ -106,6 +108,11 @@ class EmbeddingEngine:
     def is_steady(self) -> bool:
         """It streams nothing."""
         return False
+
+    @property
+    def buffers(self) -> BufferSizes | None:
+        """See Engine."""
+        return buffer_log.sizes()
 
     @property
     def memory_kind(self) -> MemoryKind:

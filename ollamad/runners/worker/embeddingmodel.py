@@ -55,9 +55,11 @@ class Pooling(enum.IntEnum):
 class EmbeddingModel:
     """A model in memory with one context that pools each sequence into one vector."""
 
-    def __init__(self, plan: LoadPlan, on_progress: Callable[[float], None]) -> None:
-        """Load the model that *plan* names. Raises EngineRefused."""
-        self._model = load_model(plan, on_progress)
+    def __init__(
+        self, plan: LoadPlan, on_progress: Callable[[float], None], *, is_dry: bool = False
+    ) -> None:
+        """Load the model that *plan* names, in a dry run only pretend to. Raises EngineRefused."""
+        self._model = load_model(plan, on_progress, is_dry=is_dry)
         self._vocab = llama.llama_model_get_vocab(self._model)
         # Learned positions end at the trained context: one more would be read beyond them.
         n_ctx_train: int = llama.llama_model_n_ctx_train(self._model)

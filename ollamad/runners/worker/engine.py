@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
+from ollamad.buffersizes import BufferSizes
 from ollamad.runners.protocol import (
     Delta,
     Embed,
@@ -78,6 +79,11 @@ class Engine(Protocol):
     @property
     def memory_kind(self) -> MemoryKind:
         """What the model's context memory allows."""
+        ...
+
+    @property
+    def buffers(self) -> BufferSizes | None:
+        """What it allocated for the model beside the weights; `None` if it cannot tell."""
         ...
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ollamad.runners.protocol import FailureCode, LoadPlan, MemoryKind
+from ollamad.runners.sequences import n_sequences
 from ollamad.runners.worker.abortflag import AbortFlag
 from ollamad.runners.worker.batch import Batch, DecodeOutcome, Part
 from ollamad.runners.worker.bindings import llama
@@ -25,16 +26,6 @@ from ollamad.runners.worker.sampling.vocab import VocabFacts
 from ollamad.runners.worker.tokens import tokens_of
 from ollamad.runners.worker.vocabulary import piece_of, tokenize
 
-SEQUENCES_MAX: Final = 256
-"""llama.cpp's own limit."""
-IDLE_SEQUENCES: Final = 24
-"""Sequences beyond one a slot, for texts that are kept. Each costs a row of logits in memory, and
-llama.cpp's checks of a batch take time with the square of all."""
-STATES_EXTRA: Final = 4
-"""Running states beyond one a slot, of models that have them: for idle texts. Each costs memory."""
-WINDOWS_PER_SLOT: Final = 2
-"""Windows that layers with a window have room for, where they are not roomy: one for a slot's
-request, one for an idle text."""
 _UNBOUNDED: Final = 1 << 40
 
 
@@ -43,7 +34,7 @@ class LlamaModel:
 
     def __init__(self, plan: LoadPlan, on_progress: Callable[[float], None]) -> None:
         """Load the model that *plan* names, and see it compute. Raises EngineRefused."""
-        self.model = load_model(plan, on_progress)
+        self.model, self.context = open_as_engine(plan, on_progress)
         self.vocab_handle = llama.llama_model_get_vocab(self.model)
         self.n_vocab: Final[int] = llama.llama_vocab_n_tokens(self.vocab_handle)
         self.vocab: Final = VocabFacts(
@@ -57,7 +48,6 @@ class LlamaModel:
         self.n_ctx: Final = plan.n_ctx
         self.n_slots: Final = plan.n_slots
         self.n_batch: Final = plan.n_batch
-        self.context = open_context(self.model, plan, n_seq_max=_n_seq_max(self.model, plan))
         handle = llama.llama_get_memory(self.context)
         if handle is None:
             raise EngineRefused(
@@ -130,12 +120,21 @@ def _has_states(model: Any) -> bool:
     return bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
 
 
-def _n_seq_max(model: Any, plan: LoadPlan) -> int:
-    if _has_states(model):
-        return min(plan.n_slots + STATES_EXTRA, SEQUENCES_MAX)
-    if llama.llama_model_n_swa(model) and not plan.swa_full:
-        return min(plan.n_slots * WINDOWS_PER_SLOT, SEQUENCES_MAX)
-    return min(plan.n_slots + IDLE_SEQUENCES, SEQUENCES_MAX)
+def open_as_engine(
+    plan: LoadPlan, on_progress: Callable[[float], None], *, is_dry: bool = False
+) -> tuple[Any, Any]:
+    """Return model and context as generating needs them. Raises EngineRefused.
+
+    In a dry run nothing can be computed with them.
+    """
+    model = load_model(plan, on_progress, is_dry=is_dry)
+    count = n_sequences(
+        plan.n_slots,
+        plan.n_batch,
+        has_states=_has_states(model),
+        has_small_windows=bool(llama.llama_model_n_swa(model)) and not plan.swa_full,
+    )
+    return model, open_context(model, plan, n_seq_max=count)
 
 
 class LlamaMemory:

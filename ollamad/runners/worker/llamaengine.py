@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from ollamad.buffersizes import BufferSizes
 from ollamad.runners.protocol import (
     Delta,
     EngineGauges,
@@ -28,6 +29,7 @@ from ollamad.runners.protocol import (
 )
 from ollamad.runners.worker.batch import DecodeOutcome
 from ollamad.runners.worker.batching import PrefillAllowance
+from ollamad.runners.worker.bindings import buffer_log
 from ollamad.runners.worker.engine import EngineRefused, Request, StepResult
 from ollamad.runners.worker.gauges import GaugeBoard
 from ollamad.runners.worker.generation import (
@@ -85,6 +87,11 @@ class LlamaEngine:
     def is_steady(self) -> bool:
         """The next step will take about as long as the last one."""
         return not self._waiting and all(g.is_plain_decode for g in self._running)
+
+    @property
+    def buffers(self) -> BufferSizes | None:
+        """See Engine."""
+        return buffer_log.sizes()
 
     @property
     def memory_kind(self) -> MemoryKind:

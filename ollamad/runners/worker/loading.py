@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ollamad.runners.protocol import FailureCode, LoadPlan, RopeOverrides
-from ollamad.runners.worker.bindings import ggml, llama
+from ollamad.runners.worker.bindings import buffer_log, ggml, llama
 from ollamad.runners.worker.engine import EngineRefused
 
 _KV_TYPES: Final = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
@@ -25,8 +25,10 @@ _SPLIT_MODE_NONE: Final = 0
 _CPU_DEVICE: Final = "cpu"
 
 
-def load_model(plan: LoadPlan, on_progress: Callable[[float], None]) -> Any:
-    """Return llama.cpp's model. Raises EngineRefused."""
+def load_model(
+    plan: LoadPlan, on_progress: Callable[[float], None], *, is_dry: bool = False
+) -> Any:
+    """Return llama.cpp's model, for a dry run without its weights. Raises EngineRefused."""
     if plan.adapter_paths:
         raise EngineRefused(FailureCode.BAD_REQUEST, "models with LoRA adapters cannot be run yet")
     if not Path(plan.model_path).is_file():
@@ -37,9 +39,13 @@ def load_model(plan: LoadPlan, on_progress: Callable[[float], None]) -> Any:
         on_progress(fraction)
         return True  # Returning false would abort the load; a runner is stopped from outside.
 
+    buffer_log.clear()
     params = llama.llama_model_default_params()
     params.n_gpu_layers = plan.n_gpu_layers
-    params.load_mode = _LOAD_MODES[plan.use_mmap, plan.use_mlock]
+    # Simulating a mapped or locked file ends in a failed assertion.
+    is_mapped, is_locked = plan.use_mmap and not is_dry, plan.use_mlock and not is_dry
+    params.load_mode = _LOAD_MODES[is_mapped, is_locked]
+    params.no_alloc = is_dry
     params.main_gpu = plan.main_gpu
     # llama.cpp keeps these pointers only while it loads, and so do the names here.
     split = _tensor_split(plan)

@@ -40,7 +40,6 @@ from ollamad.runners.protocol import (
     LoadFailed,
     LoadPlan,
     LoadProgress,
-    MemoryUse,
     Rank,
     Shutdown,
     Threads,
@@ -50,6 +49,7 @@ from ollamad.runners.protocol import (
 )
 from ollamad.runners.worker.confine import Confinement
 from ollamad.runners.worker.engine import Engine, EngineLoader, EngineRefused, StepResult
+from ollamad.runners.worker.memoryuse import memory_use, promised_bytes
 from ollamad.runners.worker.outbox import Outbox
 from ollamad.runners.worker.pacing import Pacer
 
@@ -152,6 +152,7 @@ class EngineThread:
                 told = fraction
                 self._outbox.send([LoadProgress(fraction)])
 
+        promised_before = promised_bytes()
         self._engine = engine = self._load(plan, progress)
         # What is loaded stays: looking for garbage in it would only interrupt steps.
         gc.freeze()
@@ -161,7 +162,7 @@ class EngineThread:
                 Loaded(
                     n_ctx=engine.n_ctx,
                     n_slots=engine.n_slots,
-                    memory=memory_use(),
+                    memory=memory_use(promised_before, engine.buffers),
                     memory_kind=engine.memory_kind,
                 )
             ]
@@ -224,19 +225,6 @@ def name_thread(name: str) -> None:
 def _set_name(path: Path, name: str) -> None:
     with contextlib.suppress(OSError):  # A container may hide it, and nothing depends on it.
         path.write_text(name)
-
-
-def memory_use() -> MemoryUse:
-    """Return what this process uses of main memory, as /proc counts it."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-
-    def in_bytes(name: str) -> int:
-        return int(fields[name].split()[0]) * 1024
-
-    return MemoryUse(
-        anonymous_bytes=in_bytes("RssAnon") + in_bytes("RssShmem"),
-        file_bytes=in_bytes("RssFile"),
-    )
 
 
 async def serve(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ollamad.convert.gguffacts import facts
-from ollamad.convert.ggufheader import read_header
+from ollamad.convert.ggufheader import TensorInfo, read_header
+from ollamad.convert.gguftypes import TENSOR_TYPES
 from ollamad.errors import NotGguf
 from ollamad.modelinfo import GgufFacts, KvShape, LayerInfo
 from tests.builders import a_gguf
@@ -155,3 +157,62 @@ def test_file_types_have_names(tmp_path: Path, number: int | None, name: str) ->
 def test_a_file_without_an_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotGguf, match=r"general\.architecture"):
         _facts(tmp_path, architecture="")
+
+
+def test_weights_are_told_by_where_they_can_be_computed(tmp_path: Path) -> None:
+    known = _facts(tmp_path, tokens=["<unk>", "<s>", "</s>", "a", "b"])
+
+    assert known.input_weights_bytes == known.other_weights_bytes == 320
+    assert known.tied_output_bytes == 320
+    assert known.n_tensors == 3
+    assert known.n_head == 4
+
+
+def _with_tensors(folder: Path, *tensors: tuple[str, tuple[int, ...], str]) -> GgufFacts:
+    header = read_header(a_gguf(folder / "a.gguf"))
+    kinds = {kind.name: kind for kind in TENSOR_TYPES.values()}
+    table = tuple(
+        TensorInfo(name=name, shape=shape, type=kinds[kind], offset=0, n_bytes=100)
+        for name, shape, kind in tensors
+    )
+    return facts(dataclasses.replace(header, tensors=table))
+
+
+def test_an_output_of_its_own_is_not_tied(tmp_path: Path) -> None:
+    known = _with_tensors(
+        tmp_path,
+        ("token_embd.weight", (32, 5), "F16"),
+        ("per_layer_token_embd.weight", (32, 5), "F16"),
+        ("output.weight", (32, 5), "F16"),
+        ("output_norm.weight", (32,), "F32"),
+    )
+
+    assert known.input_weights_bytes == 200
+    assert known.other_weights_bytes == 400
+    assert known.tied_output_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "repacked_bytes"),
+    [
+        ("Q4_K", (256, 64), 100),
+        ("Q4_0", (256, 64, 8), 100),
+        ("Q4_K", (256, 63), 0),
+        ("Q4_0", (256,), 0),
+        ("Q6_K", (256, 64), 0),
+        ("F16", (256, 64), 0),
+    ],
+)
+def test_what_a_processor_repacks_is_known_by_type_and_shape(
+    tmp_path: Path, kind: str, shape: tuple[int, ...], repacked_bytes: int
+) -> None:
+    known = _with_tensors(tmp_path, ("blk.1.ffn_up.weight", shape, kind))
+
+    assert [layer.repacked_bytes for layer in known.layers] == [0, repacked_bytes]
+
+
+def test_merges_are_counted_also_where_they_are_not_read(tmp_path: Path) -> None:
+    few = _facts(tmp_path, metadata={"tokenizer.ggml.merges": ["a b", "b c"]})
+    many = _facts(tmp_path, metadata={"tokenizer.ggml.merges": ["a b"] * 2000})
+
+    assert (few.n_merges, many.n_merges) == (2, 2000)

@@ -9,7 +9,7 @@ import pytest
 
 from ollamad.gpu import host
 from ollamad.gpu.devices import HOST
-from ollamad.gpu.host import HostMemory, n_cores, own_cgroup
+from ollamad.gpu.host import HostMemory, anonymous_bytes_of, n_cores, own_cgroup
 from ollamad.units import GIB, MIB
 
 MACHINE_BYTES = 64 * GIB
@@ -200,3 +200,8 @@ def test_the_own_cgroup_is_the_unified_one(
     monkeypatch.setattr(Path, "read_text", read_text)
 
     assert own_cgroup() == (root / expected if expected is not None else None)
+
+
+def test_a_process_uses_what_it_has_touched_and_nothing_when_it_has_ended() -> None:
+    assert anonymous_bytes_of(os.getpid()) > MIB
+    assert anonymous_bytes_of((1 << 22) + 1) == 0

@@ -117,11 +117,11 @@ def test_a_request_overrides_the_configuration(
     [
         (LoadOptions(), RunnerConfig(), [4, 2, 1]),
         (LoadOptions(), RunnerConfig(n_slots=3), [3]),
-        (LoadOptions(n_batch=1), RunnerConfig(), [1]),
+        (LoadOptions(n_batch=1), RunnerConfig(), [2, 1]),
         (LoadOptions(n_batch=3), RunnerConfig(), [3, 1]),
         (LoadOptions(n_batch=2), RunnerConfig(n_slots=8), [2]),
     ],
-    ids=["halved", "configured", "one-token-batches", "small-batches", "configured-too-many"],
+    ids=["halved", "configured", "smallest-batches", "small-batches", "configured-too-many"],
 )
 def test_slots_are_halved_unless_configured_and_never_more_than_a_batch_has_tokens(
     options: LoadOptions, runner: RunnerConfig, n_slots: list[int]
