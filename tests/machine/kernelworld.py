@@ -485,12 +485,12 @@ class World:
         while True:
             ladders = [p.stop_ordered_at + LADDER_S for p in self.alive.values()]
             self.now = min(until, self.core.next_deadline(), *ladders)
-            for runner, process in sorted(self.alive.items()):
-                if process.stop_ordered_at + LADDER_S <= self.now:
-                    self._exit(runner)
             # A deadline may end the patience with a runner, whoever leases it.
             residents = self.core.residents.values()
             self.excused.update(r.runner for r in residents if r.deadline <= self.now)
+            for runner, process in sorted(self.alive.items()):
+                if process.stop_ordered_at + LADDER_S <= self.now:
+                    self._exit(runner)
             self.send(None)
             if self.now >= until:
                 return
