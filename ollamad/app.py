@@ -21,20 +21,19 @@ from ollamad.admin.steering import Surroundings
 from ollamad.adminwire import Reloaded
 from ollamad.config import SETTINGS, Config, changed_keys
 from ollamad.configfile import LoadedConfig
+from ollamad.devicewatch import DeviceWatch
 from ollamad.errors import ConfigError, OllamadError, StartupError
 from ollamad.gpu.budget import Budget
 from ollamad.gpu.devices import SeenDevice
-from ollamad.gpu.health import HealthRules
-from ollamad.gpu.host import HostMemory, n_cores
+from ollamad.gpu.host import n_cores
 from ollamad.gpu.limits import limits_for
-from ollamad.gpu.monitor import GpuMonitor, MonitorTimes
-from ollamad.gpu.probe import GpuProbe
-from ollamad.gpu.visible import only_visible
 from ollamad.http.doors import Doors
 from ollamad.http.routes import build_app
 from ollamad.http.server import is_loopback, open_listener, serve_http
 from ollamad.log import get_logger, set_level
+from ollamad.modelpolicy import ModelPolicy
 from ollamad.notify import Notifier
+from ollamad.options import LoadOptions
 from ollamad.registry.catalog import Catalog
 from ollamad.registry.embedded import embedded_model_file, install_embedded
 from ollamad.registry.store import Store
@@ -42,12 +41,14 @@ from ollamad.runners.cgroup import CgroupTree
 from ollamad.runners.isolation import describe, isolation_for, summary
 from ollamad.runners.launch import Launcher, ProcessLauncher
 from ollamad.runners.leftovers import end_leftovers
+from ollamad.runners.measuring import Measurer
 from ollamad.runners.readahead import ReadAhead
 from ollamad.runners.spare import SpareLauncher
 from ollamad.supervisor.bulletin import Bulletin
 from ollamad.supervisor.compat import PlanDefaults
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.events import DevicesSeen
+from ollamad.supervisor.exactdemand import ExactDemand
 from ollamad.supervisor.loop import Loop
 from ollamad.supervisor.service import Supervisor
 from ollamad.units import format_bytes
@@ -76,33 +77,30 @@ class Daemon:
         self._read_config = read_config
         config = self._config
         self._notifier = Notifier()
-        self._memory = HostMemory(memory_max_bytes=config.gpu.host_memory_max_bytes)
+        self._devices = DeviceWatch(config.gpu)
         self._store = Store(config.store.models_path)
         self._catalog = Catalog(self._store)
         self._policies = config.models
-        budget = Budget([self._memory.facts()], lambda facts: limits_for(facts, self._config.gpu))
+        memory = self._devices.memory
+        budget = Budget([memory.facts()], lambda facts: limits_for(facts, self._config.gpu))
         core = Core(config.scheduling, PlanDefaults(config.runner, n_cores()), budget)
         self._isolation = isolation_for(config.runner, config.store.models_path)
         self._launcher = SpareLauncher(launcher or ProcessLauncher(self._isolation), config.runner)
-        read_ahead = ReadAhead(self._memory.available_bytes)
-        self._gpus = GpuMonitor(
-            _nvml_probe,
-            times=MonitorTimes(
-                period_s=config.gpu.memory_period_s, answer_s=config.gpu.answer_timeout_s
-            ),
-            rules=HealthRules(recovery_s=config.gpu.recovery_s),
-            is_ours=only_visible(config.gpu.visible),
-        )
+        read_ahead = ReadAhead(memory.available_bytes)
         self._bulletin = Bulletin(SystemWallClock())
         self._loop = Loop(
             core,
             self._launcher,
             config.runner,
             read_ahead.read,
-            self._gpus.expect_change,
+            self._devices.expect_change,
             publish=self._bulletin.publish,
         )
-        self._supervisor = Supervisor(self._loop)
+        self._supervisor = Supervisor(
+            self._loop,
+            self._policy_of,
+            ExactDemand(core.defaults, Measurer().measure),
+        )
         self._stop_asked = trio.Event()
         self._connections_over = trio.Event()
         self.listener: socket.socket | None = None
@@ -127,24 +125,22 @@ class Daemon:
                         feed_watchdog, self._supervisor, self._notifier.watchdog, period_s
                     )
                 await nursery.start(self._loop.run)
-                nursery.start_soon(self._read_memory)
-                if self._config.gpu.enabled:
-                    # The first requests are to find them, however long the driver takes to answer.
-                    await nursery.start(self._gpus.run, self._see_devices)
+                await nursery.start(self._devices.run, self._see, self._own_processes)
                 if config_admin.enabled:
                     await nursery.start(self._serve_admin, f"{http.host or '*'}:{port}")
                 await nursery.start(self._serve, self.listener)
                 self._notifier.ready()
                 nursery.start_soon(self._launcher.run)
+                nursery.start_soon(self._preload)
                 # What was imported and built stays: it need not be looked through for garbage.
                 gc.freeze()
                 gc.set_threshold(GARBAGE_OBJECTS)
                 log.info(
                     f"Listening on {http.host or '*'}:{port} (version {__version__})",
                     models=str(self._config.store.models_path),
-                    memory=format_bytes(self._memory.facts().capacity_bytes),
+                    memory=format_bytes(self._devices.memory.facts().capacity_bytes),
                     cores=n_cores(),
-                    gpus=", ".join(gpu.facts.name for gpu in self._gpus.devices()) or "none",
+                    gpus=", ".join(self._devices.gpu_names()) or "none",
                 )
                 task_status.started(port)
                 await self._stop_asked.wait()
@@ -259,8 +255,8 @@ class Daemon:
             config_file=str(self._config_file) if self._config_file is not None else None,
             reload=self.reload,
             features=lambda: describe(self._isolation),
-            sensors=self._gpus.sensors,
-            gpus=lambda: self._gpus.status.text,
+            sensors=self._devices.sensors,
+            gpus=self._devices.status,
         )
         methods = Methods(self._supervisor, self._catalog, around, os.getpid())
         await serve_admin(
@@ -279,19 +275,26 @@ class Daemon:
                     log.info("asked to stop", signal=signal.Signals(number).name)
                     self.stop()
 
-    async def _read_memory(self) -> None:
-        while True:
-            self._see_devices(self._gpus.devices())
-            await trio.sleep(self._config.gpu.memory_period_s)
+    def _policy_of(self, name: str) -> ModelPolicy:
+        return self._policies.of(name)  # A reload replaces the book.
 
-    def _see_devices(self, gpus: tuple[SeenDevice, ...]) -> None:
-        self._loop.post(DevicesSeen((self._main_memory(), *gpus)))
+    def _see(self, devices: tuple[SeenDevice, ...]) -> None:
+        self._loop.post(DevicesSeen(devices))
 
-    def _main_memory(self) -> SeenDevice:
-        # The spare is not somebody else's: it becomes a runner's process, and every plan has room
-        # for one.
-        used_bytes = self._memory.reading().used_bytes - self._launcher.held_bytes
-        return SeenDevice(facts=self._memory.facts(), used_bytes=max(used_bytes, 0))
+    def _own_processes(self) -> tuple[int, ...]:
+        # The spare is ours as well: it becomes a runner's process, and every plan has room for one.
+        return (*self._loop.pids, *self._launcher.pids)
+
+    async def _preload(self) -> None:
+        """Load the models that are to be there from the start, one after the other."""
+        for name, policy in self._policies.policies:
+            if not policy.preload:
+                continue
+            try:
+                model = await trio.to_thread.run_sync(self._catalog.find, name.display)
+                await self._supervisor.preload(model, LoadOptions())
+            except OllamadError as exc:
+                log.warning(f"{name.display} was not loaded at the start", reason=exc.message)
 
     # Stop
 
@@ -304,13 +307,6 @@ class Daemon:
             await self._connections_over.wait()
         with trio.move_on_after(STOP_EXTRA_S):
             await self._supervisor.drain()
-
-
-def _nvml_probe() -> GpuProbe:
-    # Imported where there is a driver: it takes 5 MiB that a machine without one need not spend.
-    from ollamad.gpu.nvml import NvmlProbe  # noqa: PLC0415
-
-    return NvmlProbe()
 
 
 async def feed_watchdog(supervisor: Supervisor, feed: Callable[[], None], period_s: float) -> None:

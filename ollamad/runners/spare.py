@@ -82,6 +82,11 @@ class SpareLauncher:
         """Memory of its own that the spare holds, once it is up; 0 without one."""
         return self._spare.held_bytes if self._spare is not None else 0
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process of the spare, if there is one."""
+        return (self._spare.pid,) if self._spare is not None else ()
+
     async def launch(self, spec: RunnerSpec) -> RunnerProcess:
         """Return a started runner. Raises LoadFailed when the system refuses.
 

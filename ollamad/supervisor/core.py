@@ -33,7 +33,7 @@ from ollamad.supervisor.commands import (
     Grant,
     Refuse,
 )
-from ollamad.supervisor.compat import PlanDefaults, serves
+from ollamad.supervisor.compat import PlanDefaults, serves, with_placement
 from ollamad.supervisor.daemonstate import DaemonEvent, DaemonState
 from ollamad.supervisor.decisions import Decision, PlaceFunction, Situation, Verdict, decide
 from ollamad.supervisor.events import (
@@ -82,7 +82,7 @@ class Core:
         place: PlaceFunction = place,
     ) -> None:
         self.defaults = defaults
-        self.roster = Roster(scheduling, budget, self._refuse_waiters)
+        self.roster = Roster(scheduling, budget, self._refuse_waiters, defaults.learned)
         self.line = TicketLine()
         self.steering = Steering(self.roster)
         self.state = DaemonState.SERVING
@@ -387,7 +387,7 @@ class Core:
                 runner=self.roster.next_runner(),
                 subject=ticket.subject,
                 options=ticket.options,
-                plan=decision.choice.plan,
+                plan=with_placement(decision.choice.plan, decision.choice.placement),
                 demand=decision.choice.demand,
                 placement=decision.choice.placement,
                 keep_alive_s=keep_alive_s,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Final
 
 from ollamad.config import SchedulingConfig
@@ -17,10 +17,10 @@ from ollamad.errors import DoesNotFit, Draining, OllamadError
 from ollamad.gpu.budget import Amounts, Budget
 from ollamad.gpu.devices import HOST, DeviceId
 from ollamad.gpu.estimate import MemoryDemand
-from ollamad.gpu.placement import ANYWHERE, Placement, PlacementRules, explain_misfit
+from ollamad.gpu.placement import Placement, PlacementRules, explain_misfit
 from ollamad.runners.protocol import LoadPlan
 from ollamad.runners.states import RunnerState
-from ollamad.supervisor.compat import PlanDefaults, plans, serves
+from ollamad.supervisor.compat import PlanDefaults, plans, rules_for, serves
 from ollamad.supervisor.daemonstate import DaemonState
 from ollamad.supervisor.eviction import choose_victims
 from ollamad.supervisor.residents import COMING, LEAVING, Resident, loads_on
@@ -297,7 +297,10 @@ def _best(ticket: Ticket, at: Situation) -> Choice | Decision:
         text = f"cannot be loaded: all {at.places_max} places are taken by pinned models"
     else:
         assert demand is not None  # noqa: S101 - there is a plan for every ticket
-        text = explain_misfit(demand, at.budget)
+        names: dict[Hashable, str] = {
+            resident.runner: resident.subject.name for resident in at.roster.residents.values()
+        }
+        text = explain_misfit(demand, at.budget, names, rules)
         if pinned:
             text += "; pinned models stay: " + ", ".join(r.subject.name for r in pinned)
     error = DoesNotFit(f"{name} {text}")
@@ -347,20 +350,8 @@ def _place(
 
 def rules_of(ticket: Ticket, at: Situation) -> PlacementRules:
     """Return what restricts where *ticket*'s model may go: its policy, then its options."""
-    policy, asked = ticket.subject.policy, ticket.options.n_gpu_layers
-    n_gpu_layers = asked if asked is not None and asked >= 0 else None
-    if policy.cpu_only:
-        n_gpu_layers = 0
-    if not policy.devices and n_gpu_layers is None:
-        return ANYWHERE
-    allowed = None
-    if policy.devices:
-        allowed = frozenset(
-            one.facts.device
-            for one in at.roster.inventory.devices
-            if {one.facts.device, str(one.facts.index)} & set(policy.devices)
-        )
-    return PlacementRules(allowed=allowed, n_gpu_layers=n_gpu_layers)
+    devices = (one.facts for one in at.roster.inventory.devices)
+    return rules_for(ticket.subject, ticket.options, devices)
 
 
 def _wait(what_for: str, choice: Choice | None = None, *, needs_room: bool = False) -> Decision:

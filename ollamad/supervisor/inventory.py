@@ -89,9 +89,14 @@ class Inventory:
     def _read(self, one: SeenDevice, here: Sequence[Resident]) -> None:
         """Learn what others use, if it can be told from what our runners use.
 
-        It can if the driver lists them, or if none of them comes or goes.
+        Of main memory it can if what they use now is known; of a GPU, if the driver lists them, or
+        if none of them comes or goes.
         """
         device = one.facts.device
+        if device == HOST and one.by_process:
+            reading = DeviceReading(device=device, used_bytes=one.used_bytes)
+            self._budget.take_reading(reading, sum(one.by_process.values()))
+            return
         for resident in here:
             if device != HOST and resident.pid in one.by_process:
                 self._measure(resident, device, one.by_process[resident.pid])

@@ -113,6 +113,11 @@ class Loop:
         """The runners whose processes have not ended."""
         return tuple(self._runners.values())
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of the runners."""
+        return tuple(task.pid for task in self._runners.values() if task.pid)
+
     def gauges_of(self, runner: RunnerId) -> EngineGauges | None:
         """Return what a runner's engine last said of itself."""
         task = self._runners.get(runner)

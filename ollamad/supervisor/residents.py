@@ -109,13 +109,11 @@ class Resident:
     def host_bytes(self) -> int:
         """Main memory it holds: measured once it is loaded, planned before.
 
-        What computing needs is always the estimate: it is touched by the first large batch only.
-        On a GPU it computes there.
+        What it was promised counts, touched or not.
         """
-        if self.memory is None:
-            return self.placement.amounts.get(HOST, 0)
-        measured = self.memory.anonymous_bytes + self.memory.file_bytes
-        return measured if self.gpus else measured + self.demand.compute_bytes
+        return (
+            self.placement.amounts.get(HOST, 0) if self.memory is None else self.memory.held_bytes
+        )
 
     @property
     def vram_bytes(self) -> int:

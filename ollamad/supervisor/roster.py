@@ -16,6 +16,8 @@ from ollamad.errors import LoadFailed, LoadTimedOut, OllamadError, RunnerCrashed
 from ollamad.errors import RunnerStalled as RunnerStalledError
 from ollamad.gpu.budget import Budget
 from ollamad.gpu.devices import HOST
+from ollamad.gpu.learned import LearnedDemand
+from ollamad.gpu.placement import environment_for
 from ollamad.modelinfo import WeightsId
 from ollamad.runners.states import RunnerEvent, RunnerState
 from ollamad.supervisor import notes
@@ -27,6 +29,7 @@ from ollamad.supervisor.commands import (
     StartRunner,
     StopRunner,
 )
+from ollamad.supervisor.compat import learn
 from ollamad.supervisor.events import (
     DevicesSeen,
     MemoryReturned,
@@ -63,6 +66,7 @@ class Roster:
         scheduling: SchedulingConfig,
         budget: Budget,
         tell_waiters: Callable[[Resident, OllamadError], None],
+        learned: LearnedDemand,
     ) -> None:
         self.scheduling = scheduling
         self.budget = budget
@@ -74,6 +78,7 @@ class Roster:
         self.orders: list[Command] = []
         """What is to be done, in order; whoever carries it out empties it."""
         self.tell_waiters = tell_waiters
+        self._learned = learned
         self._runner_ids = map(RunnerId, itertools.count(1))
 
     # Lookups
@@ -194,6 +199,7 @@ class Roster:
         resident.advance(RunnerEvent.LOADED, now)
         resident.memory, resident.progress = event.memory, 1.0
         resident.ready_at = resident.idle_since = now
+        learn(self._learned, resident.plan, resident.demand, event.memory)
         self.failures.loaded(resident.weights_id)
         # A GPU's part stays as it was planned until the driver tells what it is.
         planned = self.budget.held_by(resident.runner)
@@ -313,9 +319,15 @@ class Roster:
                 resident.runner,
                 resident.subject.name,
                 resident.plan,
+                environment=self._environment(resident),
                 memory_bytes=resident.placement.amounts.get(HOST, 0),
             )
         )
+
+    def _environment(self, resident: Resident) -> dict[str, str]:
+        """Return the variables that show a runner its devices. Without GPUs there is no need."""
+        has_gpus = any(one.facts.device != HOST for one in self.inventory.devices)
+        return environment_for(resident.placement) if has_gpus else {}
 
     def next_runner(self) -> RunnerId:
         """Return a number for a new runner."""

@@ -68,6 +68,7 @@ class RunnerTask:
         self._is_left = False
         """Nothing ends its process: it is not waited for."""
         self._client: RunnerClient | None = None
+        self._pid = 0
 
     @property
     def n_ctx(self) -> int:
@@ -84,6 +85,11 @@ class RunnerTask:
     def gauges(self) -> EngineGauges | None:
         """What its engine last said of itself."""
         return self._client.gauges if self._client is not None else None
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 before there is one."""
+        return self._pid
 
     def stop(self) -> None:
         """Begin the stop ladder."""
@@ -110,6 +116,7 @@ class RunnerTask:
             self._post(RunnerExited(self.runner, exc.message))
             self._post(MemoryReturned(self.runner))
             return
+        self._pid = process.pid
         client = self._client = RunnerClient(process.stream, self._life_message)
         status = 0
         try:

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from ollamad.config import SchedulingConfig
-from ollamad.errors import OllamadError, RunnerCrashed
+from ollamad.errors import DoesNotFit, OllamadError, RunnerCrashed
 from ollamad.modelinfo import StoredModel, WeightsId
 from ollamad.modelpolicy import NO_POLICY, ModelPolicy
 from ollamad.options import LoadOptions
@@ -31,6 +31,7 @@ from ollamad.supervisor.events import (
     TicketId,
     UnloadAsked,
 )
+from ollamad.supervisor.exactdemand import ExactDemand
 from ollamad.supervisor.explanation import Explanation, explain
 from ollamad.supervisor.healing import Part, Suspects
 from ollamad.supervisor.leases import Lease, LeasedRunner
@@ -72,8 +73,15 @@ class Supervisor:
     returned at once is a snapshot, as true as `/api/ps`.
     """
 
-    def __init__(self, loop: Loop, policies: Callable[[str], ModelPolicy] = no_policy) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        policies: Callable[[str], ModelPolicy] = no_policy,
+        exact: ExactDemand | None = None,
+    ) -> None:
+        """*exact* asks the engine what a model needs, before it is refused for want of memory."""
         self._loop = loop
+        self._exact = exact
         self._policies = policies
         self._tickets = map(TicketId, itertools.count(1))
         self._suspects = Suspects()
@@ -94,7 +102,33 @@ class Supervisor:
         Raises what the core refuses with: QueueFull, Draining, CoolingDown, DoesNotFit,
         LoadFailed, LoadTimedOut.
         """
-        ticket = next(self._tickets)
+        started_at = trio.current_time()
+        arrival = RequestArrived(
+            ticket=next(self._tickets),
+            subject=self._subject_of(model),
+            options=options,
+            keep_alive_s=keep_alive_s,
+            client=client[:CLIENT_LETTERS_MAX],
+        )
+        try:
+            claim, runner = await self._granted(arrival)
+        except DoesNotFit:
+            # By an estimate. The engine may know better; then it is asked for once more.
+            if self._exact is None or not await self._exact.learn(arrival.subject, options):
+                raise
+            again = dataclasses.replace(arrival, ticket=next(self._tickets))
+            claim, runner = await self._granted(again)
+        return Lease(
+            runner,
+            claim,
+            weights_id=model.weights_id,
+            suspects=self._suspects,
+            waited_s=trio.current_time() - started_at,
+        )
+
+    async def _granted(self, arrival: RequestArrived) -> tuple[_Claim, RunnerTask]:
+        """Wait in the line, and return the runner that was granted. Raises the refusal."""
+        ticket = arrival.ticket
         claim = _Claim(self._loop, ticket)
         answered = trio.Event()
         answer: list[RunnerTask | OllamadError] = []
@@ -103,17 +137,8 @@ class Supervisor:
             answer.append(value)
             answered.set()
 
-        started_at = trio.current_time()
         self._loop.expect(ticket, tell)
-        self._loop.post(
-            RequestArrived(
-                ticket=ticket,
-                subject=self._subject_of(model),
-                options=options,
-                keep_alive_s=keep_alive_s,
-                client=client[:CLIENT_LETTERS_MAX],
-            )
-        )
+        self._loop.post(arrival)
         try:
             await answered.wait()
         except trio.Cancelled:
@@ -122,13 +147,7 @@ class Supervisor:
         (value,) = answer
         if isinstance(value, OllamadError):
             raise value
-        return Lease(
-            value,
-            claim,
-            weights_id=model.weights_id,
-            suspects=self._suspects,
-            waited_s=trio.current_time() - started_at,
-        )
+        return claim, value
 
     def unload(self, weights_id: WeightsId) -> None:
         """Unload as soon as nobody uses it. Nothing happens if it is not resident."""

@@ -213,7 +213,7 @@ def test_the_list_has_the_newest_first_and_tells_of_the_unreadable_once(
     assert [[model.name.model for model in models] for models in lists] == [
         ["new", "middle", "old"]
     ] * 2
-    told = [record.getMessage() for record in caplog.records]
+    told = [r.getMessage() for r in caplog.records if r.name.startswith("ollamad")]
     assert len(told) == 2
     assert all("leaving" in text for text in told)
 
