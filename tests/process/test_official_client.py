@@ -53,7 +53,7 @@ def test_generate_streams_the_same_answer(client: ollama.Client) -> None:
     parts = list(client.generate(MODEL, "Why is the sky blue?", options=GREEDY, stream=True))
 
     assert "".join(part.response or "" for part in parts) == whole.response
-    assert len(parts) > 10
+    assert len(parts) > 4  # Tokens faster than sixty a second travel together.
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
