@@ -56,7 +56,9 @@ def wanted_stamp(root: Path, stage: str, environ: Mapping[str, str]) -> str:
         machine.cpu_flags_hash(),
     ]
     digest.update(repr(parts).encode())
-    for path in [root / "pyproject.toml", *(root / "requirements" / n for n in STAGES[stage])]:
+    patches = sorted((root / "tools" / "patches").glob("*.patch"))
+    locks = [root / "requirements" / name for name in STAGES[stage]]
+    for path in [root / "pyproject.toml", *locks, *patches]:
         try:
             digest.update(path.read_bytes())
         except OSError as exc:

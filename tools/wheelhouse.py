@@ -25,7 +25,7 @@ from typing import Final
 from tools import machine, wheeltidy
 from tools.console import Progress, Runner, ninja_fraction
 from tools.machine import SetupError
-from tools.patching import apply_patches, read_patches
+from tools.patching import Hunk, apply_patches, read_patches
 from tools.workshop import PACKAGE, Workshop, locked_version
 
 BUILD_TIMEOUT_S: Final = 2 * 3600.0
@@ -70,7 +70,11 @@ class WheelSpec:
     @property
     def key(self) -> str:
         """A folder name: readable in front, a digest of every part behind."""
-        parts = (FORMAT, WITHOUT_COMMON, read_patches(), *dataclasses.astuple(self))
+        return self.key_with(read_patches())
+
+    def key_with(self, patches: tuple[Hunk, ...]) -> str:
+        """Return the key of what is built with *patches*; without any, of llama.cpp as it is."""
+        parts = (FORMAT, WITHOUT_COMMON, patches, *dataclasses.astuple(self))
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         return _NAME.sub("-", f"{PACKAGE}-{self.version}-{self.flavour}-{self.machine}-{digest}")
 

@@ -57,9 +57,9 @@ class PeerPrograms:
 
 
 def key_of(spec: WheelSpec) -> str:
-    """Return the folder name for programs that belong to the wheel of *spec*."""
+    """Return the folder name for programs made like the wheel of *spec*, but without patches."""
     digest = hashlib.sha256(repr((FORMAT, ARGUMENTS, PROGRAMS)).encode()).hexdigest()[:8]
-    return f"{spec.key}-{digest}"
+    return f"{spec.key_with(())}-{digest}"
 
 
 def built_programs(root: Path, environ: dict[str, str], progress: Progress) -> PeerPrograms:

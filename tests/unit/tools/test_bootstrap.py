@@ -39,6 +39,16 @@ def test_a_changed_lock_makes_the_runtime_stale(tmp_path: Path, name: str) -> No
     assert bootstrap.is_ready(root, ["dev"], {})
 
 
+def test_a_changed_patch_of_llama_cpp_makes_it_stale(tmp_path: Path) -> None:
+    """Without it, whoever pulls a new patch goes on with the old build and never knows."""
+    root = a_checkout(tmp_path)
+
+    (root / "tools" / "patches").mkdir(parents=True)
+    (root / "tools" / "patches" / "1-fast.patch").write_text("new", encoding="utf-8")
+
+    assert not bootstrap.is_ready(root, ["runtime"], {})
+
+
 def test_a_changed_development_lock_leaves_the_runtime_ready(tmp_path: Path) -> None:
     root = a_checkout(tmp_path)
 
