@@ -1,8 +1,8 @@
 """Our changes to llama.cpp's sources, before our wheel is built of them: `tools/patches/*.patch`.
 
-Each file says why in front of an ordinary unified diff. A hunk's text must be there exactly once:
-where a new version has changed it, the build stops and says so, rather than go on without. Nothing
-depends on a patch but speed and memory.
+Each file says why in front of an ordinary unified diff. A hunk's text must be there exactly once, or
+at the very line that the diff names: where a new version has changed it, the build stops and says
+so, rather than go on without. Nothing depends on a patch but speed and memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tools.machine import SetupError
 FOLDER: Final = Path(__file__).resolve().parent / "patches"
 
 _FILE: Final = "+++ b/"
-_HUNK: Final = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_HUNK: Final = re.compile(r"@@ -\d+(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Hunk:
     """The patch's file name."""
     path: str
     """Below the source package."""
+    line: int
+    """Where it begins once the hunks before it are applied, counted from 1."""
     old: str
     new: str
 
@@ -50,23 +52,24 @@ def parse(name: str, text: str) -> Iterator[Hunk]:
         if line.startswith(_FILE):
             path = line.removeprefix(_FILE).strip()
         elif (counts := _HUNK.match(line)) is not None:
-            n_old, n_new = (int(count or 1) for count in counts.groups())
-            yield _hunk(name, path, lines, n_old, n_new)
+            n_old, begin, n_new = (int(count or 1) for count in counts.groups())
+            old, new = _texts(name, lines, n_old, n_new)
+            yield Hunk(name, path, begin, old, new)
 
 
-def _hunk(name: str, path: str, lines: Iterator[str], n_old: int, n_new: int) -> Hunk:
+def _texts(name: str, lines: Iterator[str], n_old: int, n_new: int) -> tuple[str, str]:
     old: list[str] = []
     new: list[str] = []
     while len(old) < n_old or len(new) < n_new:
         line = next(lines, "")
         sign, rest = line[:1], line[1:]
         if sign not in {" ", "-", "+"}:
-            raise SetupError(f"tools/patches/{name} is damaged: a hunk of {path} is cut short")
+            raise SetupError(f"tools/patches/{name} is damaged: a hunk is cut short")
         if sign != "+":
             old.append(rest)
         if sign != "-":
             new.append(rest)
-    return Hunk(name, path, "".join(old), "".join(new))
+    return "".join(old), "".join(new)
 
 
 def apply_patches(source: Path, hunks: Iterable[Hunk]) -> None:
@@ -79,9 +82,19 @@ def apply_patches(source: Path, hunks: Iterable[Hunk]) -> None:
             raise SetupError(f"cannot patch {path}: {exc.strerror}") from exc
         if hunk.new in text:
             continue
-        if text.count(hunk.old) != 1:
+        begin = _place_of(hunk, text)
+        if begin is None:
             raise SetupError(
                 f"{hunk.path} is not what tools/patches/{hunk.patch} was made for; its first "
                 "lines say what it is good for: make it anew, or remove it"
             )
-        path.write_text(text.replace(hunk.old, hunk.new), encoding="utf-8")
+        end = begin + len(hunk.old)
+        path.write_text(text[:begin] + hunk.new + text[end:], encoding="utf-8")
+
+
+def _place_of(hunk: Hunk, text: str) -> int | None:
+    """Return where *hunk*'s old text stands, `None` if it is not there or may be meant elsewhere."""
+    places = [match.start() for match in re.finditer(re.escape(hunk.old), text)]
+    if len(places) > 1:
+        places = [place for place in places if text.count("\n", 0, place) == hunk.line - 1]
+    return places[0] if places else None

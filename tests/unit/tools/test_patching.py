@@ -48,6 +48,15 @@ def test_sources_of_an_unfinished_build_are_not_patched_twice(tmp_path: Path) ->
     assert file.read_text() == AFTER
 
 
+def test_of_equal_texts_the_one_at_the_named_line_is_meant(tmp_path: Path) -> None:
+    text = BEFORE.removeprefix("int main() {\n")
+    file = a_source(tmp_path, text + text)
+
+    apply_patches(tmp_path, HUNKS)
+
+    assert file.read_text() == AFTER.removeprefix("int main() {\n") + text
+
+
 @pytest.mark.parametrize("text", ["other();\n", BEFORE + BEFORE])
 def test_another_version_stops_the_build_and_says_where_to_look(text: str, tmp_path: Path) -> None:
     file = a_source(tmp_path, text)
