@@ -1,8 +1,8 @@
 """Our changes to llama.cpp's sources, before our wheel is built of them: `tools/patches/*.patch`.
 
-Each file says why in front of an ordinary unified diff. A hunk's text must be there exactly once, or
-at the very line that the diff names: where a new version has changed it, the build stops and says
-so, rather than go on without. Nothing depends on a patch but speed and memory.
+Each file says why in front of an ordinary unified diff. A hunk's text must be there exactly once,
+or at the very line that the diff names: where a new version has changed it, the build stops and
+says so, rather than go on without. Nothing depends on a patch but speed and memory.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def apply_patches(source: Path, hunks: Iterable[Hunk]) -> None:
 
 
 def _place_of(hunk: Hunk, text: str) -> int | None:
-    """Return where *hunk*'s old text stands, `None` if it is not there or may be meant elsewhere."""
+    """Return where the text that *hunk* means stands, `None` if it cannot be told."""
     places = [match.start() for match in re.finditer(re.escape(hunk.old), text)]
     if len(places) > 1:
         places = [place for place in places if text.count("\n", 0, place) == hunk.line - 1]
