@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,10 @@ def kill_runner(daemon: DaemonProcess) -> None:
     os.kill(runner.pid, signal.SIGKILL)
 
 
-def stream(daemon: DaemonProcess, body: dict[str, Any], kill_after: int = 0) -> list[Any]:
-    """Return the lines of an answer; after so many of them its runner is killed."""
+def stream(
+    daemon: DaemonProcess, body: dict[str, Any], at: int, do: Callable[[], object]
+) -> list[Any]:
+    """Return the lines of an answer; something is done when so many of them have come."""
     lines: list[Any] = []
     with (
         httpx.Client(base_url=daemon.url, timeout=PATIENCE_S) as web,
@@ -65,9 +68,18 @@ def stream(daemon: DaemonProcess, body: dict[str, Any], kill_after: int = 0) -> 
     ):
         for line in response.iter_lines():
             lines.append(json.loads(line))
-            if len(lines) == kill_after:
-                kill_runner(daemon)
+            if len(lines) == at:
+                do()
     return lines
+
+
+def wait_until_busy(web: httpx.Client) -> None:
+    """Wait until the engine says that it computes something."""
+    for _ in range(10_000):
+        models = web.get("/api/ps").json()["models"]
+        if models and models[0].get("engine", {}).get("slots_busy"):
+            return
+    raise AssertionError("nothing is computed")
 
 
 def test_a_stream_of_200_tokens_whose_runner_is_killed_after_50_comes_whole(
@@ -75,13 +87,13 @@ def test_a_stream_of_200_tokens_whose_runner_is_killed_after_50_comes_whole(
 ) -> None:
     body = {**STORY, "logprobs": True}
 
-    lines = stream(daemon, body, kill_after=50)
+    lines = stream(daemon, body, 50, lambda: kill_runner(daemon))
 
     assert [line for line in lines if "error" in line] == []
     assert sum(len(line.get("logprobs", ())) for line in lines) == 200
     last = lines[-1]
     assert (last["done_reason"], last["eval_count"], last["healed_count"]) == ("length", 200, 1)
-    assert last["prompt_eval_count"] == stream(daemon, body)[-1]["prompt_eval_count"]
+    assert last["prompt_eval_count"] == stream(daemon, body, 0, str)[-1]["prompt_eval_count"]
     assert last["eval_duration"] + last["prompt_eval_duration"] < last["total_duration"]
     healed = next(r for r in daemon.records if r["message"].startswith("healed: "))
     assert healed["tokens"] >= 50
@@ -91,24 +103,29 @@ def test_an_answer_that_is_not_streamed_heals_as_well(
     daemon: DaemonProcess, web: httpx.Client
 ) -> None:
     seen = len(daemon.records)
-    stream(daemon, {**STORY, "options": {**GREEDY, "num_predict": 1}})
+    long = {**STORY, "stream": False, "options": {**GREEDY, "num_predict": 400}}
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(web.post, "/api/generate", json={**STORY, "stream": False})
-        # By the time another stream has come half the way, this one has begun.
-        stream(daemon, STORY, kill_after=20)
+        coming = pool.submit(
+            httpx.post, f"{daemon.url}/api/generate", json=long, timeout=PATIENCE_S
+        )
+        wait_until_busy(web)
+        kill_runner(daemon)
         whole = coming.result()
 
     assert whole.status_code == 200
-    assert whole.json()["eval_count"] == 200
+    assert whole.json()["eval_count"] == 400
     assert whole.json()["healed_count"] == 1
     assert [r for r in daemon.records[seen:] if "ended early" in r["message"]] == []
 
 
 def test_four_streams_heal_together(daemon: DaemonProcess) -> None:
+    all_have_begun = threading.Barrier(4, action=lambda: kill_runner(daemon))
     with ThreadPoolExecutor(4) as pool:
         bodies = [{**STORY, "prompt": f"{n}. Once upon a time"} for n in range(4)]
-        coming = [pool.submit(stream, daemon, body, 30 if not n else 0)
-                  for n, body in enumerate(bodies)]  # fmt: skip
+        coming = [
+            pool.submit(stream, daemon, body, 5, lambda: all_have_begun.wait(PATIENCE_S))
+            for body in bodies
+        ]
         answers = [one.result() for one in coming]
 
     assert [lines[-1]["eval_count"] for lines in answers] == [200] * 4
