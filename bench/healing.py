@@ -63,6 +63,7 @@ def serve(folder: Path, n_trials: int) -> None:
         "store.models_path": str(folder / "models"),
         # So many kills in so short a time would be a broken model's.
         "scheduling.restart_failures_max": str(n_trials + 1),
+        "scheduling.restart_delay_s": "0",
     }
 
     def read() -> LoadedConfig:
