@@ -2,13 +2,15 @@
 
 Reads a `LoadPlan` as JSON from standard input and writes `BufferSizes` as JSON. It runs in a child
 of its own that ends with it, because llama.cpp answers some damaged files with an abort. Its memory
-and its time are limited by itself, and by whoever starts it.
+and its time are limited by itself, and by whoever starts it; and it shuts itself in like a runner,
+so that a hostile file reaches nothing but itself.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -16,6 +18,7 @@ import msgspec
 from ollamad.buffersizes import BufferSizes
 from ollamad.runners.protocol import LoadPlan
 from ollamad.runners.worker import bindings
+from ollamad.runners.worker.confine import Confinement, Orders
 from ollamad.runners.worker.embeddingmodel import EmbeddingModel
 from ollamad.runners.worker.engine import EngineRefused
 from ollamad.runners.worker.llama import open_as_engine
@@ -34,6 +37,8 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         plan = msgspec.json.decode(sys.stdin.buffer.read(PLAN_BYTES_MAX), type=LoadPlan)
+        files = tuple(map(Path, (plan.model_path, *plan.adapter_paths)))
+        Confinement(Orders(is_on=True, readable=files)).begin()
         bindings.start_backends()
         sizes = simulate(plan)
     except (EngineRefused, msgspec.DecodeError) as exc:
