@@ -14,6 +14,7 @@ from ollamad.runners.states import RunnerState
 from ollamad.supervisor.commands import Command, NoteKind, ReadDevices, StartRunner, StopRunner
 from ollamad.supervisor.core import Core
 from ollamad.supervisor.events import (
+    DevicesSeen,
     MemoryReturned,
     RequestGone,
     RunnerExited,
@@ -371,3 +372,28 @@ def test_three_models_for_each_gpu_are_loaded_when_nothing_else_is_configured() 
     assert a_machine().situation(0).places_max == 3
     assert a_machine(a_gpu(0), a_gpu(1)).situation(0).places_max == 6
     assert R3 not in a_machine().residents
+
+
+def test_what_our_runners_touch_later_is_not_taken_for_others_use() -> None:
+    """A cache is promised with the load and touched by requests: readings rise by what is ours."""
+    core = a_machine()
+    core.handle(arrival(1, LLAMA), 0)
+    load(core, R1, 1, LLAMA)
+    (resident,) = core.residents.values()
+    (host,) = a_reading(used_bytes=3 * GIB).devices
+    host = dataclasses.replace(host, by_process={resident.pid: 3 * GIB - 200 * MIB})
+
+    core.handle(DevicesSeen((host,)), 2)
+
+    assert core.budget.others_bytes(HOST) == 200 * MIB
+
+
+def test_others_are_told_from_a_runner_that_is_still_coming() -> None:
+    core = a_machine()
+    core.handle(arrival(1, LLAMA), 0)
+    (host,) = a_reading(used_bytes=GIB).devices
+    host = dataclasses.replace(host, by_process={4711: GIB // 4})
+
+    core.handle(DevicesSeen((host,)), 1)
+
+    assert core.budget.others_bytes(HOST) == GIB - GIB // 4
