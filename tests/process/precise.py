@@ -17,10 +17,18 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 _SKIPPED = {"general.architecture", "general.file_type", "llama.block_count"}
 
 
-def write_precise(source: Path, target: Path, *, n_layers: int, poisoned: bool = False) -> None:
+def write_precise(
+    source: Path,
+    target: Path,
+    *,
+    n_layers: int,
+    poisoned: bool = False,
+    poisoned_token: int | None = None,
+) -> None:
     """Write the first *n_layers* of a llama model to *target*, dequantised.
 
-    A *poisoned* one has a NaN where every token meets it.
+    A *poisoned* one has a NaN where every token meets it; with a *poisoned_token*, only texts with
+    that token do.
     """
     reader = GGUFReader(source)
     writer = GGUFWriter(target, "llama")
@@ -39,6 +47,9 @@ def write_precise(source: Path, target: Path, *, n_layers: int, poisoned: bool =
             values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
             if poisoned and tensor.name == "output_norm.weight":
                 values[0] = np.nan
+            if poisoned_token is not None and tensor.name == "token_embd.weight":
+                writer.add_tensor("output.weight", values.copy())
+                values[poisoned_token] = np.nan
             writer.add_tensor(tensor.name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

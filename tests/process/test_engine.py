@@ -197,3 +197,45 @@ def test_a_model_with_broken_weights_is_found_when_it_is_loaded(
         LlamaEngine.loaded(
             LoadPlan(model_path=str(path), n_ctx=64, n_slots=1, n_batch=32, n_threads=1), quiet
         )
+
+
+def test_a_request_that_meets_damaged_weights_ends_alone_and_the_others_go_on(
+    model_file: Path, tmp_path: Path
+) -> None:
+    """Its cells hold NaN, also after it: neither those beside it nor the next may read them.
+
+    That is what flash attention gives. Without it, llama.cpp multiplies them by 0, which is NaN.
+    """
+    start_backends()
+    sound, damaged = tmp_path / "sound.gguf", tmp_path / "damaged.gguf"
+    write_precise(model_file, sound, n_layers=2)
+    plan = LoadPlan(
+        model_path=str(sound),
+        n_ctx=128,
+        n_slots=3,
+        n_batch=64,
+        n_threads=2,
+        kv_type="f32",
+        flash_attention="on",
+    )
+    expected = Answers(LlamaEngine.loaded(plan, quiet))
+    (bad,) = expected.engine.tokenize(" lighthouse"[:4], add_special=False)[:1]
+    write_precise(model_file, damaged, n_layers=2, poisoned_token=bad)
+    plan = msgspec.structs.replace(plan, model_path=str(damaged))
+    answers = Answers(LlamaEngine.loaded(plan, quiet))
+    for one in (expected, answers):
+        one.submit(1, "The sea is")
+        one.submit(2, "One two three four")
+    poison = answers.engine._model.piece(bad).decode()
+
+    answers.submit(3, f"The{poison} of the house")
+    answers.run()
+    expected.run()
+    for one in (expected, answers):
+        one.submit(4, "A day in the rain")
+        one.run()
+
+    assert answers.failed[3].code is FailureCode.ENGINE
+    assert "computed no number" in answers.failed[3].detail
+    for request in (1, 2, 4):
+        assert answers.tokens[request] == expected.tokens[request]
