@@ -54,7 +54,8 @@ def promised_in(smaps: str, stack_bytes: int = STACK_BYTES_DEFAULT) -> int:
     """Return what the anonymous, private, writable mappings of *smaps* may still take.
 
     A mapping right behind a guard page begins with a thread's stack of *stack_bytes*; the kernel
-    may have joined it with a buffer that lies behind it.
+    may have joined it with a buffer that lies behind it. One of just that size is a stack, too:
+    buffers of the allocator have a header beside their contents.
     """
     promised = size_bytes = 0
     is_ours = is_stack = False
@@ -67,7 +68,8 @@ def promised_in(smaps: str, stack_bytes: int = STACK_BYTES_DEFAULT) -> int:
             is_stack = begin == guard_end
             guard_end = end if rest[0] == "---p" else ""
         elif is_ours and name == "Size:":
-            size_bytes = int(rest[0]) * KIB - (stack_bytes if is_stack else 0)
+            size_bytes = int(rest[0]) * KIB
+            size_bytes -= stack_bytes if is_stack or size_bytes == stack_bytes else 0
         elif is_ours and name == "Rss:" and size_bytes >= PROMISE_BYTES_MIN:
             promised += max(size_bytes - int(rest[0]) * KIB, 0)
     return promised

@@ -47,6 +47,7 @@ def test_a_thread_s_stack_is_no_promise_but_a_buffer_that_was_joined_to_it_is() 
 
     assert promised_in(guard + stack) == 0
     assert promised_in(guard + joined) == 24 * MIB
+    assert promised_in(stack) == 0, "its guard may have become part of something else"
 
 
 def test_a_real_mapping_is_a_promise_until_it_is_touched() -> None:
