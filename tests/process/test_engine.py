@@ -162,23 +162,21 @@ def test_token_ids_of_another_model_are_refused(engine: LlamaEngine) -> None:
         engine.submit(Generate(id=1, prompt="x", context=(1, 10**6)))
 
 
-def test_a_prefill_that_is_interrupted_leaves_the_others_whole(
-    new_engine: Callable[..., LlamaEngine],
+def test_a_prefill_that_is_interrupted_leaves_the_others_whole_and_alarms_nobody(
+    new_engine: Callable[..., LlamaEngine], capfd: pytest.CaptureFixture[str]
 ) -> None:
     engine = new_engine(n_ctx=1024, n_batch=256)
     answers = Answers(engine)
     answers.submit(1, "Once upon a time")
     answers.step()
     answers.submit(2, "word " * 600)
-    decode = engine._model.decode
-
-    def interrupted(parts: object) -> object:
-        engine.interrupt(2)
-        return decode(parts)  # type: ignore[arg-type]
-
-    engine._model.decode = interrupted  # type: ignore[method-assign,assignment]
-    answers.step()
-    engine._model.decode = decode  # type: ignore[method-assign]
+    abort_flag = engine._model._abort
+    clear = abort_flag.clear
+    abort_flag.clear = lambda: (clear(), engine.interrupt(2))  # type: ignore[method-assign]
+    capfd.readouterr()
+    answers.step()  # Interrupted as soon as it has begun.
+    abort_flag.clear = clear  # type: ignore[method-assign]
+    assert capfd.readouterr().err == ""
     answers.take(engine.cancel(2))
     answers.run()
 
