@@ -12,8 +12,7 @@ import trio
 from quart import Response, request
 
 from ollamad.config import HttpConfig
-from ollamad.errors import InvalidBody, OllamadError
-from ollamad.http import errors
+from ollamad.errors import InvalidBody
 from ollamad.http.decode import decode_body
 from ollamad.http.ollama.wire import encode
 from ollamad.http.scope import PIECES_KEY, STACK_KEY, PieceWriter
@@ -107,13 +106,3 @@ def read_keep_alive(value: Any) -> float | None:  # a JSON value of any shape
 def json_answer(answer: msgspec.Struct, status: int = 200) -> Response:
     """Return *answer* as a response."""
     return Response(encode(answer), status, content_type=JSON_TYPE)
-
-
-def error_answer(error: OllamadError) -> Response:
-    """Return *error* as a response in Ollama's shape."""
-    return Response(
-        errors.body_of(error.message),
-        errors.status_of(error),
-        headers=errors.headers_of(error),
-        content_type=JSON_TYPE,
-    )

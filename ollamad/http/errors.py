@@ -1,4 +1,7 @@
-"""The one table from errors to HTTP, and Ollama's error body."""
+"""The one table from errors to HTTP, and Ollama's error body.
+
+The bodies of the other APIs are in their rooms; `ollamad.http.dialects` says which is whose.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
-from ollamad.http.doors import JSON_TYPE, Doors, error_answer
+from ollamad.http.dialects import error_answer, error_body
+from ollamad.http.doors import JSON_TYPE, Doors
 from ollamad.http.linger import Linger
 from ollamad.http.ollama import blobs, chat, create, embed, generate, models
 from ollamad.http.origins import Origins
@@ -62,13 +63,13 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
 
 def _too_large(path: str, limit_bytes: int) -> bytes:
     error = BodyTooLarge(f"the body is too large: {path} takes at most {format_bytes(limit_bytes)}")
-    return errors.body_of(error.message)
+    return error_body(path, 413, error.message, error)
 
 
 def _register_errors(app: QuartTrio) -> None:
     @app.errorhandler(OllamadError)
     async def ollamad_error(exc: OllamadError) -> Response:
-        return error_answer(exc)
+        return error_answer(request.path, exc)
 
     @app.errorhandler(NotFound)
     async def not_found(_exc: NotFound) -> Response:
@@ -86,17 +87,18 @@ def _register_errors(app: QuartTrio) -> None:
 
     @app.errorhandler(HTTPException)
     async def http_exception(exc: HTTPException) -> Response:
-        text = (exc.description or exc.name).rstrip(".")
-        return Response(errors.body_of(text), exc.code or 500, content_type=JSON_TYPE)
+        text, status = (exc.description or exc.name).rstrip("."), exc.code or 500
+        body = error_body(request.path, status, text)
+        return Response(body, status, content_type=JSON_TYPE)
 
     @app.errorhandler(Exception)
     async def unexpected(exc: Exception) -> Response:
         only = errors.only_error(exc)
         if isinstance(only, OllamadError):
-            return error_answer(only)
+            return error_answer(request.path, only)
         _log.error("a bug: %s %s failed", request.method, request.path, exc_info=exc)
         return Response(
-            errors.body_of("internal error; the daemon's log says more"),
+            error_body(request.path, 500, "internal error; the daemon's log says more"),
             500,
             content_type=JSON_TYPE,
         )

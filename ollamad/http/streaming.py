@@ -1,4 +1,4 @@
-"""Streamed answers: lines over a mailbox, with errors after the first byte."""
+"""Streamed answers: lines or events over a mailbox, with errors after the first byte."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ NDJSON_TYPE: Final = "application/x-ndjson"
 _log = logging.getLogger(__name__)
 
 
+def _error_line(error: OllamadError) -> bytes:
+    return body_of(error.message) + b"\n"
+
+
 class AnswerLines(ResponseBody):
     """The lines of a streamed answer. An object rather than a generator: nothing to close.
 
     A body of Quart's own kind: any other would be wrapped into generators, for each line.
 
-    *on_piece* and *on_finish* make lines, each with its end; nothing at all is no line.
+    *on_piece*, *on_finish* and *on_error* make lines (or events, or several of them), each with its
+    end; nothing at all is no line.
 
     The first event was taken before the response began, because it decides the status; after
     that an error travels as the last line. With a *writer*, whoever brings a line writes it as long
@@ -39,12 +44,15 @@ class AnswerLines(ResponseBody):
         on_piece: Callable[[Piece | Delta], bytes],
         on_finish: Callable[[Finished], bytes],
         writer: PieceWriter | None = None,
+        *,
+        on_error: Callable[[OllamadError], bytes] = _error_line,
     ) -> None:
         self._mailbox = mailbox
         self._next: Piece | Finished | None = first
         self._on_piece = on_piece
         self._on_finish = on_finish
         self._writer = writer
+        self._on_error = on_error
         self._is_over = False
 
     async def __aenter__(self) -> AnswerLines:
@@ -63,7 +71,7 @@ class AnswerLines(ResponseBody):
             except OllamadError as exc:
                 self._is_over = True
                 _log.warning("an answer ended early: %s", exc.message)
-                return body_of(exc.message) + b"\n"
+                return self._on_error(exc)
             if isinstance(event, Finished):
                 self._is_over = True
                 return self._on_finish(event)

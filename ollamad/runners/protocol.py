@@ -357,6 +357,8 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: RequestId
     reason: FinishReason
     timings: Timings
+    stop: str | None = None
+    """The stop text that ended it; `None` if none did."""
     prompt: tuple[int, ...] = ()
     """The prompt's token ids, when asked for."""
     rest: str = ""

@@ -73,6 +73,8 @@ class Script:
     token_bytes: int = 0
     """An answer's tokens are so many bytes of the prompt each; 0 is a word each."""
     hangs_after_words: float = math.inf
+    says: str = ""
+    """What it answers, cut into words or `token_bytes`; empty is the prompt itself."""
     beats: bool = True
     beats_while_hung: bool = False
     """Its socket is served on, with beats that show no progress."""
@@ -195,7 +197,7 @@ class FakeProcess:
         self.generating.add(request.id)
         self.generated.append(request)
         text = TextAssembler(request.sampling.stop)
-        pieces, n_answered = self._pieces(request.prompt), len(request.answered)
+        pieces, n_answered = self._pieces(self.script.says or request.prompt), len(request.answered)
         assert request.answered == tuple(range(n_answered)), "a token was lost or doubled"
         for piece in pieces[:n_answered]:
             text.feed(piece)
@@ -227,6 +229,7 @@ class FakeProcess:
                     prefill_s=self.script.word_takes_s,
                     generated_tokens=len(pieces) - n_answered,
                 ),
+                stop=text.stop,
                 rest=text.finish(),
             )
         )

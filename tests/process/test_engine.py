@@ -172,7 +172,12 @@ def test_a_prefill_that_is_interrupted_leaves_the_others_whole_and_alarms_nobody
     answers.submit(2, "word " * 600)
     abort_flag = engine._model._abort
     clear = abort_flag.clear
-    abort_flag.clear = lambda: (clear(), engine.interrupt(2))  # type: ignore[method-assign]
+
+    def clear_and_interrupt() -> None:
+        clear()
+        engine.interrupt(2)
+
+    abort_flag.clear = clear_and_interrupt  # type: ignore[method-assign]
     capfd.readouterr()
     answers.step()  # Interrupted as soon as it has begun.
     abort_flag.clear = clear  # type: ignore[method-assign]

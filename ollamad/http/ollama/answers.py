@@ -11,6 +11,7 @@ import msgspec
 from quart import Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.http.chatting import resolve_think
 from ollamad.http.doors import Doors
 from ollamad.http.ollama.wire import (
     ChatRequest,
@@ -70,11 +71,7 @@ def check_early(body: Request) -> None:
 
 def asked_of(body: Request, model: StoredModel, verb: str) -> Asked:
     """Return what *body* asks of *model*. Raises what is wrong with it, in Ollama's words."""
-    think = read_think(body.think)
-    if think and "thinking" not in model.capabilities:
-        raise CapabilityMissing(f'"{body.model}" does not support thinking')
-    if think is None and "thinking" in model.capabilities:
-        think = True
+    think = resolve_think(model, read_think(body.think), body.model)
     if "completion" not in model.capabilities:
         raise CapabilityMissing(f'"{body.model}" does not support {verb}')
     grammar = read_format(body.format)

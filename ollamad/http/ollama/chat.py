@@ -7,6 +7,8 @@ import trio
 from quart import Quart, Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.http.answer.parts import Parts
+from ollamad.http.chatting import ChatAsked, ChatStream, prepare, start
 from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
 from ollamad.http.ollama import answers
 from ollamad.http.ollama.wire import (
@@ -14,11 +16,13 @@ from ollamad.http.ollama.wire import (
     ChatRequest,
     ChatResponse,
     DebugInfo,
+    Function,
     LinePattern,
+    ToolCall,
     encode,
 )
-from ollamad.http.prompt.render import Message, Renderer, conversation, fit
-from ollamad.http.streaming import AnswerLines, whole_answer
+from ollamad.http.prompt.render import Message
+from ollamad.http.streaming import AnswerLines
 from ollamad.runners.mailbox import Piece
 from ollamad.runners.protocol import Delta, Finished
 from ollamad.supervisor.leases import Lease
@@ -49,33 +53,29 @@ async def _chat(doors: Doors, body: ChatRequest) -> Response:
     lease = await doors.lease(model, asked.load, keep_alive)
     if not body.messages:
         return json_answer(_short(doors, body, "load"))
-    renderer = Renderer(model, doors.clock)
-    prompt, _ = await fit(
-        conversation(model, [_plain(message) for message in body.messages]),
-        lambda some: renderer.chat(some, tools=body.tools, think=asked.think),
-        lease.tokenize,
-        n_ctx=lease.n_ctx,
-        may_truncate=body.truncate,
-    )
-    if body.debug_render_only:
-        return json_answer(_rendered(doors, body, prompt.text))
-    mailbox = lease.generate(
-        prompt.text,
-        asked.sampling,
-        add_special=prompt.add_special,
+    chat = ChatAsked(
+        messages=[_plain(message) for message in body.messages],
+        tools=body.tools,
+        think=asked.think,
+        sampling=asked.sampling,
         n_logprobs=asked.n_logprobs,
         grammar=asked.grammar,
         shift=asked.shift,
+        may_truncate=body.truncate,
     )
-    answer = _Answer(doors, body, lease, started_at)
-    first = await mailbox.take()
+    prepared = await prepare(doors, model, lease, chat)
+    if body.debug_render_only:
+        return json_answer(_rendered(doors, body, prepared.prompt.text))
+    stream = start(lease, prepared)
+    answer = _Answer(doors, body, lease, stream, started_at)
+    first = await stream.mailbox.take()
     if body.stream:
-        lines = AnswerLines(mailbox, first, answer.piece, answer.finish, request_writer())
+        lines = AnswerLines(stream.mailbox, first, answer.piece, answer.finish, request_writer())
         return answers.stream_answer(lines)
-    whole, finished = await whole_answer(mailbox, first)
+    parts, piece, finished = await stream.whole(first)
     last = answer.last(finished)
-    last.message.content = whole.text
-    last.logprobs = answers.logprob_entries(whole.logprobs)
+    last.message = answer.message(parts)
+    last.logprobs = answers.logprob_entries(piece.logprobs)
     return json_answer(last)
 
 
@@ -89,10 +89,14 @@ def _plain(message: msgspec.Struct) -> Message:
 class _Answer:
     """Turns what the runner says into the objects of one answer."""
 
-    def __init__(self, doors: Doors, body: ChatRequest, lease: Lease, started_at: float) -> None:
+    def __init__(
+        self, doors: Doors, body: ChatRequest, lease: Lease, stream: ChatStream, started_at: float
+    ) -> None:
         self.doors = doors
         self.body = body
         self.lease = lease
+        self.stream = stream
+        self.n_calls = 0
         self.started_at = started_at
         self._plain = LinePattern(
             ChatResponse(
@@ -104,21 +108,40 @@ class _Answer:
         )
 
     def piece(self, piece: Piece | Delta) -> bytes:
-        if not piece.logprobs:
-            if not piece.text:
+        parts = self.stream.feed(piece)
+        if not (piece.logprobs or parts.thinking or parts.calls):
+            if not parts.text:
                 return b""
-            return self._plain.line(self.doors.clock.now(), piece.text)
-        with_logprobs = ChatResponse(
-            model=self.body.model,
-            created_at=answers.now_text(self.doors),
-            message=AnswerMessage(role="assistant", content=piece.text),
-            done=False,
-            logprobs=answers.logprob_entries(piece.logprobs),
-        )
-        return encode(with_logprobs) + b"\n"
+            return self._plain.line(self.doors.clock.now(), parts.text)
+        return self._line(parts, piece)
 
     def finish(self, finished: Finished) -> bytes:
-        return encode(self.last(finished)) + b"\n"
+        rest = self.stream.finish()
+        return (self._line(rest) if rest else b"") + encode(self.last(finished)) + b"\n"
+
+    def _line(self, parts: Parts, piece: Piece | Delta | None = None) -> bytes:
+        line = ChatResponse(
+            model=self.body.model,
+            created_at=answers.now_text(self.doors),
+            message=self.message(parts),
+            done=False,
+            logprobs=answers.logprob_entries(piece.logprobs) if piece is not None else [],
+        )
+        return encode(line) + b"\n"
+
+    def message(self, parts: Parts) -> AnswerMessage:
+        """Return what is new as a message. Calls are numbered through the answer."""
+        first, self.n_calls = self.n_calls, self.n_calls + len(parts.calls)
+        calls = [
+            ToolCall(
+                id=call.id,
+                function=Function(index=index, name=call.name, arguments=dict(call.arguments)),
+            )
+            for index, call in enumerate(parts.calls, start=first)
+        ]
+        return AnswerMessage(
+            role="assistant", content=parts.text, thinking=parts.thinking, tool_calls=calls
+        )
 
     def last(self, finished: Finished) -> ChatResponse:
         total_s = trio.current_time() - self.started_at

@@ -175,5 +175,6 @@ class _Echo:
                 prompt_tokens=len(self._request.prompt.split()),
                 generated_tokens=self.n_said - len(self._request.answered),
             ),
+            stop=self._text.stop,
             rest=self._text.finish(),
         )

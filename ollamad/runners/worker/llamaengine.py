@@ -352,7 +352,14 @@ class LlamaEngine:
         self._board.note_end(timings)
         prompt = tuple(map(int, generation.prompt)) if request.echo_tokens else ()
         result.finished.append(
-            Finished(id=request.id, reason=reason, timings=timings, prompt=prompt, rest=rest)
+            Finished(
+                id=request.id,
+                reason=reason,
+                timings=timings,
+                stop=generation.text.stop,
+                prompt=prompt,
+                rest=rest,
+            )
         )
 
     def _fail(

@@ -20,8 +20,13 @@ class TextAssembler:
         self._stops = tuple(stops)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
-        self.is_stopped = False
-        """A stop text was completed; nothing more belongs to the answer."""
+        self.stop: str | None = None
+        """The stop text that was completed; nothing more belongs to the answer."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """A stop text was completed."""
+        return self.stop is not None
 
     def feed(self, piece: bytes) -> str:
         """Return the text that is certain after *piece*; nothing once a stop was completed."""
@@ -40,10 +45,10 @@ class TextAssembler:
         return held
 
     def _release(self, text: str) -> str:
-        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self.is_stopped, self._held = True, ""
-            _end, begin = min(found)
+            self._held = ""
+            _end, begin, self.stop = min(found)
             return text[:begin]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]

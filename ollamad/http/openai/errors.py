@@ -1,0 +1,43 @@
+"""Errors in OpenAI's shape, with its types and codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from ollamad import errors
+from ollamad.errors import OllamadError
+
+_TYPES: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+}
+"""Other statuses are ours to answer for: `api_error`."""
+
+_CODES: Final[Mapping[type[OllamadError], str]] = {
+    errors.ContextTooLong: "context_length_exceeded",
+    errors.ModelNotFound: "model_not_found",
+    errors.QueueFull: "rate_limit_exceeded",
+}
+"""What clients look for to decide what to do next."""
+
+
+class _Detail(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class _Body(msgspec.Struct):
+    error: _Detail
+
+
+def openai_error(status: int, message: str, error: OllamadError | None = None) -> bytes:
+    """Return an error's body."""
+    code = next((_CODES[cls] for cls in type(error).__mro__ if cls in _CODES), None)
+    detail = _Detail(message, _TYPES.get(status, "api_error"), param=None, code=code)
+    return msgspec.json.encode(_Body(detail))
