@@ -21,9 +21,9 @@ KV_ELEMENT_BITS: Final[Mapping[str, float]] = MappingProxyType(
 )
 """Bits for one element of the KV cache, block scales included."""
 
-PROCESS_BYTES: Final = 56 * MIB
-"""The interpreter and the engine's libraries, before a model is loaded and with their code that
-loading touches (measured)."""
+PROCESS_BYTES: Final = 29 * MIB
+"""What the interpreter and the engine's libraries have for themselves (measured). Their files are
+not counted: all runners share them with the page cache."""
 DEVICE_CONTEXT_BYTES: Final = 512 * MIB
 """What CUDA takes of a GPU for a process that uses it at all: context, code, workspaces. An upper
 figure, for it differs from GPU to GPU; what loads measure corrects it."""
