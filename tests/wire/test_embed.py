@@ -50,7 +50,7 @@ async def test_without_a_text_the_model_is_only_loaded(
         new = await site.ask("POST", "/api/embed", {"model": "tiny", **empty})
         old = await site.ask("POST", "/api/embeddings", {"model": "tiny", "prompt": ""})
         await wait_all_tasks_blocked()
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     assert new.body == b'{"model":"tiny","embeddings":[]}'
     assert old.body == b'{"embedding":[]}'
@@ -137,7 +137,7 @@ async def test_a_client_that_leaves_stops_the_work_for_it(
             await site.ask("POST", "/api/embed", {"model": "tiny", "input": "a"})
         await wait_all_tasks_blocked()
         (runner,) = site.house.launcher.started
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     assert len(runner.cancelled) == 1
     assert view.n_leases == 0
