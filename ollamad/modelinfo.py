@@ -9,12 +9,15 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NewType
+from typing import Any, Final, NewType
 
 from ollamad.names import ModelName
 
 WeightsId = NewType("WeightsId", str)
 """The digest of a model's weights: models that share it share a runner."""
+
+
+_POOLING_RANK: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,11 @@ class GgufFacts:
     add_bos: bool
     """The tokenizer puts the begin-of-sequence token in front by itself."""
     add_eos: bool
+
+    @property
+    def is_ranking(self) -> bool:
+        """The model says how well a text answers another one: its pooling is llama.cpp's `rank`."""
+        return self.pooling_type == _POOLING_RANK
 
     @property
     def is_embedding(self) -> bool:

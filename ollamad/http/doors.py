@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
-from quart import Response, request
+from quart import Response, current_app, request
 
 from ollamad.config import HttpConfig
 from ollamad.errors import InvalidBody
@@ -28,6 +28,8 @@ from ollamad.wallclock import WallClock
 T = TypeVar("T")
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
+LIMITS_KEY: Final = "OLLAMAD_LIMITS"
+"""Where the application's own configuration has the limits of requests."""
 FILE_THREADS_MAX: Final = 4
 """Threads that read and write the store for requests, at once."""
 
@@ -88,9 +90,10 @@ def _scope() -> MutableMapping[str, Any]:
 
 
 async def read_body(kind: type[T]) -> T:
-    """Return the request's body as a *kind*. Raises InvalidBody."""
+    """Return the request's body as a *kind*, within the limits. Raises InvalidBody."""
     data = await request.get_data(cache=False)
-    return decode_body(data if isinstance(data, bytes) else data.encode(), kind)
+    limits: HttpConfig = current_app.config[LIMITS_KEY]
+    return decode_body(data if isinstance(data, bytes) else data.encode(), kind, limits)
 
 
 def read_keep_alive(value: Any) -> float | None:  # a JSON value of any shape

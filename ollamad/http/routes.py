@@ -12,9 +12,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
 from ollamad.http.dialects import error_answer, error_body
-from ollamad.http.doors import JSON_TYPE, Doors
+from ollamad.http.doors import JSON_TYPE, LIMITS_KEY, Doors
 from ollamad.http.linger import Linger
-from ollamad.http.ollama import blobs, chat, create, embed, generate, models
+from ollamad.http.ollama import blobs, chat, create, embed, generate, models, rerank
 from ollamad.http.origins import Origins
 from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
 from ollamad.units import KIB, MIB, format_bytes
@@ -43,8 +43,9 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         BODY_TIMEOUT=BODY_PATIENCE_S,
         RESPONSE_TIMEOUT=None,
         PROPAGATE_EXCEPTIONS=False,
+        **{LIMITS_KEY: doors.config},
     )
-    for room in (models, generate, chat, embed, create):
+    for room in (models, generate, chat, embed, rerank, create):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one

@@ -112,6 +112,19 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True):
     options: dict[str, Any] = {}
 
 
+class RerankRequest(msgspec.Struct, kw_only=True, rename={"truncate": "truncation"}):
+    """POST /api/rerank. Not in Ollama's API."""
+
+    model: str = ""
+    query: str = ""
+    documents: list[Any] = []
+    top_n: int | None = None
+    return_documents: bool = False
+    truncate: bool = True
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
 class ModelRequest(msgspec.Struct, kw_only=True):
     """A body that names a model: show and delete. `name` is the old spelling."""
 
@@ -245,6 +258,26 @@ class EmbeddingsResponse(msgspec.Struct):
     """The answer of /api/embeddings."""
 
     embedding: list[float]
+
+
+class RankedDocument(msgspec.Struct, kw_only=True):
+    """One document of a ranking."""
+
+    index: int
+    """Its place among those of the request."""
+    relevance_score: float
+    document: Any = msgspec.UNSET
+    """As it was given, for those who want it back."""
+
+
+class RerankResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The answer of /api/rerank, the best document first."""
+
+    model: str
+    results: list[RankedDocument]
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
 
 
 class Details(msgspec.Struct, kw_only=True, omit_defaults=True):
