@@ -149,4 +149,8 @@ class StoredModel:
     """Options in API names, as stored."""
     messages: tuple[StoredMessage, ...] = ()
     requires: str = ""
+    renderer: str = ""
+    """Ollama's built-in renderer that the model names. Not used, but kept when it is shown."""
+    parser: str = ""
+    """The same of its parser of answers."""
     capabilities: tuple[str, ...] = ()

@@ -12,8 +12,9 @@ import trio
 from quart import Response, current_app, request
 
 from ollamad.config import HttpConfig
-from ollamad.errors import InvalidBody
+from ollamad.errors import CloudDisabled, InvalidBody, InvalidName, ModelNotFound
 from ollamad.http.decode import decode_body
+from ollamad.http.modelsource import Source, read_source
 from ollamad.http.ollama.wire import encode
 from ollamad.http.scope import PIECES_KEY, STACK_KEY, PieceWriter
 from ollamad.modelinfo import StoredModel
@@ -28,6 +29,8 @@ from ollamad.wallclock import WallClock
 T = TypeVar("T")
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
+CLOUD_IS_OFF: Final = "ollama cloud is disabled:"
+"""How Ollama begins to say what its cloud would do; clients show it as it is."""
 LIMITS_KEY: Final = "OLLAMAD_LIMITS"
 """Where the application's own configuration has the limits of requests."""
 FILE_THREADS_MAX: Final = 4
@@ -52,7 +55,24 @@ class Doors:
         return await trio.to_thread.run_sync(work, limiter=self.file_threads)
 
     async def find(self, name: str) -> StoredModel:
-        """Return the model that *name* names. Raises InvalidName, ModelNotFound, ModelCorrupt."""
+        """Return the model that *name* names.
+
+        Raises InvalidName, ModelNotFound, ModelCorrupt; CloudDisabled for a model of ollama.com.
+        """
+        try:
+            return await self._stored(name.strip())
+        except (InvalidName, ModelNotFound):
+            base, source = read_source(name.strip())
+            if source is Source.CLOUD:
+                raise CloudDisabled(f"{CLOUD_IS_OFF} remote model is unavailable") from None
+            if source is Source.UNSAID:
+                raise
+        try:
+            return await self._stored(base)
+        except ModelNotFound:
+            raise ModelNotFound(f"model '{name}' not found") from None
+
+    async def _stored(self, name: str) -> StoredModel:
         known = self.catalog.remembered(name)
         if known is not None:
             return known

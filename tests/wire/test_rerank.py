@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.wire.site import a_site
 
-RANKER = {"metadata": {"llama.pooling_type": 4}}
+RANKER = {"llama.pooling_type": 4}
 ASKED: dict[str, Any] = {
     "model": "tiny",
     "query": "q",
@@ -19,7 +19,7 @@ ASKED: dict[str, Any] = {
 
 
 async def test_the_best_document_comes_first(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with a_site(tmp_path, **RANKER) as site:
+    async with a_site(tmp_path, metadata=RANKER) as site:
         answer = await site.ask("POST", "/api/rerank", ASKED)
         await wait_all_tasks_blocked()
         (view,) = site.house.supervisor.loaded()
@@ -38,7 +38,7 @@ async def test_the_best_document_comes_first(tmp_path: Path, autojump_clock: Moc
 async def test_only_the_best_are_told_and_with_their_documents_if_wanted(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with a_site(tmp_path, **RANKER) as site:
+    async with a_site(tmp_path, metadata=RANKER) as site:
         body = {**ASKED, "top_n": 2, "return_documents": True}
         answer = await site.ask("POST", "/api/rerank", body)
 
@@ -65,7 +65,7 @@ async def test_what_is_missing_is_said(
     tmp_path: Path,
     autojump_clock: MockClock,
 ) -> None:
-    async with a_site(tmp_path, **RANKER) as site:
+    async with a_site(tmp_path, metadata=RANKER) as site:
         answer = await site.ask("POST", "/api/rerank", {**ASKED, **changes})
 
     assert (answer.status, answer.json) == (status, {"error": message})

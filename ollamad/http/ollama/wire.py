@@ -377,6 +377,7 @@ class ShowResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     details: Details = msgspec.field()
     messages: list[ShowMessage] = []
     model_info: dict[str, Any] = msgspec.field()
+    projector_info: dict[str, Any] = {}
     tensors: list[TensorEntry] = []
     capabilities: list[str] = []
     modified_at: str = msgspec.field()
@@ -390,6 +391,25 @@ class StatusLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     digest: str = ""
     total: int = 0
     completed: int = 0
+
+
+class CloudStatus(msgspec.Struct):
+    """Whether Ollama's cloud is used, and where that is said."""
+
+    disabled: bool
+    source: str
+
+
+class StatusResponse(msgspec.Struct):
+    """GET /api/status."""
+
+    cloud: CloudStatus
+
+
+class RecommendationsResponse(msgspec.Struct):
+    """GET /api/experimental/model-recommendations."""
+
+    recommendations: list[dict[str, Any]]
 
 
 class VersionResponse(msgspec.Struct):
