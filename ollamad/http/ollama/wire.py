@@ -186,6 +186,19 @@ class DebugInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     image_count: int = 0
 
 
+class PromptTruncated(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What of a prompt did not fit into the context. Not in Ollama's API, which does not tell."""
+
+    messages: int = msgspec.field()
+    """Messages that were left out."""
+    tokens_before: int = msgspec.field()
+    """Tokens of the whole prompt."""
+    tokens_after: int = msgspec.field()
+    """Tokens of what the model was given."""
+    cut: bool = False
+    """The middle of what was left was cut out, too."""
+
+
 class GenerateResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One object of /api/generate's answer."""
 
@@ -203,10 +216,12 @@ class GenerateResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     eval_count: int = 0
     eval_duration: int = 0
     queue_duration: int = 0
-    """From the runner's having it to a slot. This and the next three are not in Ollama's API."""
+    """From the runner's having it to a slot. This and the next four are not in Ollama's API."""
     prompt_cached_count: int = 0
     eval_forced_count: int = 0
     healed_count: int = 0
+    prompt_truncated: PromptTruncated | None = None
+    tool_calls: list[ToolCall] = []
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
     logprobs: list[LogprobEntry] = []
 
@@ -237,10 +252,11 @@ class ChatResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     eval_count: int = 0
     eval_duration: int = 0
     queue_duration: int = 0
-    """From the runner's having it to a slot. This and the next three are not in Ollama's API."""
+    """From the runner's having it to a slot. This and the next four are not in Ollama's API."""
     prompt_cached_count: int = 0
     eval_forced_count: int = 0
     healed_count: int = 0
+    prompt_truncated: PromptTruncated | None = None
 
 
 class EmbedResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
