@@ -78,8 +78,10 @@ TABLE: Final[Called] = (
 
 _END_OF_TURN: Final = re.compile(
     r"(<\|eom_id\|>|<\|tool_response>|<｜hy_eos:opensource｜>|<\|call\|>|<SPECIAL_12>)\s*\Z"
+    r"|<｜end▁of▁sentence｜>.*",
+    re.DOTALL,
 )
-"""Tokens that end a turn with calls: a runner ends there, and never says them."""
+"""Tokens that end a turn: a runner ends there, and never says them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,8 +141,6 @@ def tried(template: str, derived: AnswerFormat, case: Case) -> str:
             return "-"
         calls = [Call(id="abcdefgh1", name=name, arguments=args) for name, args in case.calls]
         text = derived.calls.text(calls)
-        if derived.channels is not None and derived.calls.tags is not None:
-            text = f" to={calls[0].name}{derived.channels.header_end}{text}"
         wrong = compared(read(derived, "", text), Case("", case.calls))
         return wrong or "printed"
     prompt, answer = turn

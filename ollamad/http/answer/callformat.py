@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ollamad.http.answer.parts import Call
-from ollamad.http.answer.pythonvalues import python_text
 
 LABEL: Final = "\ue000"
 """Stands in a literal text for the call's id or number. Private characters: no template has them."""
 KEY: Final = "\ue001"
 """Stands in a literal text for the parameter's name, where that is repeated."""
+NAME: Final = "\ue002"
+"""Stands in `begin` and `between` for the tool's name, where that is repeated."""
 
 ANY: Final = "any"
 """A parameter's kind where all kinds are written alike."""
@@ -118,7 +119,12 @@ class CallFormat:
                 Label.NONE: "",
             }
             opening = self.begin if number == 0 else self.between or ""
-            whole = opening + call.name + self.mid + self.arguments_text(call.arguments)
+            whole = (
+                opening.replace(NAME, call.name)
+                + call.name
+                + self.mid
+                + self.arguments_text(call.arguments)
+            )
             if number == len(calls) - 1:
                 whole += self.end
             pieces.append(whole.replace(LABEL, label[self.label]))
@@ -132,7 +138,9 @@ class CallFormat:
             case Encoding.JSON_TEXT:
                 return json.dumps(json.dumps(arguments, ensure_ascii=False), ensure_ascii=False)
             case Encoding.PYTHON:
-                return ", ".join(f"{key}={python_text(value)}" for key, value in arguments.items())
+                # Values as in JSON, which readers of this format take as well as Python's.
+                texts = ((key, json.dumps(v, ensure_ascii=False)) for key, v in arguments.items())
+                return ", ".join(f"{key}={text}" for key, text in texts)
             case Encoding.BARE:
                 return bare_text(arguments, self.quote)
             case Encoding.TAGGED:

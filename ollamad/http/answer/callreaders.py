@@ -7,6 +7,7 @@ that is text. A story raises nothing for what a model said.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -20,6 +21,8 @@ from ollamad.http.answer.parts import Call
 from ollamad.http.answer.pythonvalues import NotPython, calls_of
 from ollamad.http.answer.wants import NAME_CHARS_MAX, Blank, Follow, Until, Value, Want
 
+_decoder: Final = json.JSONDecoder()
+
 Story: TypeAlias = Generator[Want | Call, None, bool]
 
 _ID_BYTES: Final = 4
@@ -27,6 +30,7 @@ _NAME_KEYS: Final = ("name", "tool_name", "function_name", "tool")
 _ARGUMENT_KEYS: Final = ("arguments", "parameters", "args", "input")
 _BARE_KEY: Final = re.compile(r"([{,]\s*)([^\W\d][\w.\-]*|\d+)\s*:")
 _CDATA: Final = re.compile(r"\s*<!\[CDATA\[(.*)\]\]>\s*", re.DOTALL)
+_BETWEEN: Final = re.compile(r"[\s,]*")
 _NAME: Final = re.compile(r"[\w.\-:/]+")
 
 
@@ -84,16 +88,35 @@ def _after_object(end: str) -> str:
 
 def calls_in(text: str, form: CallFormat, declared: DeclaredTools) -> Iterator[Call]:
     """Return the calls that the JSON value *text* spells."""
-    try:
-        value = decoded(text)
-    except ValueError:
-        return
-    for item in value if isinstance(value, list) else [value]:
+    for item in _items(text):
         found = _named_arguments(item, form, declared)
         call = None if found is None else _made(declared, *found)
         if call is None:
             return
         yield call
+
+
+def _items(text: str) -> list[object]:
+    """Return the values of a JSON list, or the one value; none if that is not what *text* is."""
+    try:
+        value = decoded(text)
+    except ValueError:
+        pass
+    else:
+        return value if isinstance(value, list) else [value]
+    if not text.startswith("["):
+        return []
+    # Some templates leave the commas out, and so do the models that learnt from them.
+    items: list[object] = []
+    at = _BETWEEN.match(text, 1).end()  # type: ignore[union-attr] # it matches nothing, too
+    while at < len(text) and text[at] == "{":
+        try:
+            item, end = _decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return []
+        items.append(item)
+        at = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+    return items if text[at:].strip() == "]" else []
 
 
 def _named_arguments(

@@ -37,6 +37,8 @@ class Channels:
     ends: tuple[str, ...]
     thought: str
     """In the header of what is thought. Empty: nothing is."""
+    text: str
+    """The header of a plain text, its end included."""
     recipient: re.Pattern[str]
     """Finds the tool that a message is for, in its header."""
     people: frozenset[str] = frozenset()
@@ -74,7 +76,9 @@ class ChannelParser:
 
     def __init__(self, channels: Channels, form: CallFormat, declared: DeclaredTools) -> None:
         self._channels = channels
-        self._form = form
+        # The header has been read when its message is.
+        header, found, begin = form.begin.partition(channels.header_end)
+        self._form = dataclasses.replace(form, begin=begin if found else header)
         self._declared = declared
         self._inside = In.HEADER
         self._marks = {

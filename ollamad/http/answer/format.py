@@ -17,13 +17,15 @@ from ollamad.errors import TemplateBroken
 from ollamad.http.answer.answerparser import MarkedParser
 from ollamad.http.answer.callderivation import call_format
 from ollamad.http.answer.callformat import CallFormat
+from ollamad.http.answer.callgrammar import call_grammar
 from ollamad.http.answer.callreaders import read_calls
 from ollamad.http.answer.channels import ChannelParser, Channels
 from ollamad.http.answer.declared import DeclaredTools
-from ollamad.http.answer.namedformats import AFTER_PROBES, BEFORE_PROBES, PYTHON_TAG
+from ollamad.http.answer.namedformats import AFTER_PROBES, BEFORE_PROBES, DEFAULT_CALLS, PYTHON_TAG
 from ollamad.http.answer.parts import AnswerParser, Marks
 from ollamad.http.answer.probes import Prober
 from ollamad.http.answer.thinkingmarks import text_marks, thinking_marks
+from ollamad.runners.protocol import Grammar
 
 FORMATS_KEPT_MAX: Final = 64
 """Templates whose format is remembered."""
@@ -39,6 +41,8 @@ class AnswerFormat:
     calls: CallFormat | None = None
     dropped: tuple[str, ...] = ()
     """Marks around plain text, which are no part of it."""
+    text_mark: str = ""
+    """What stands in front of plain text; most formats have nothing there."""
     restart: str = ""
     """What begins another message of the same turn, after a thought."""
     channels: Channels | None = None
@@ -75,6 +79,29 @@ class AnswerFormat:
             is_bare=form is not None and not form.trigger,
             dropped=self.dropped,
             is_thinking=self.begins_thinking(prompt),
+        )
+
+    def call_grammar(
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        names: Sequence[str] = (),
+        *,
+        is_parallel: bool = True,
+        may_answer: bool = False,
+    ) -> Grammar:
+        """Return the grammar of an answer that calls *tools*, those with one of *names* if given.
+
+        With *may_answer* the answer may be text instead, but no call in it is invalid. It says
+        nothing of thinking: see `structured.after_thinking`. Raises ValueError if no tool is left.
+        """
+        return call_grammar(
+            self.calls or DEFAULT_CALLS,
+            tools,
+            names,
+            is_parallel=is_parallel,
+            may_answer=may_answer,
+            text_header=self.channels.text if self.channels is not None else self.text_mark,
+            restart=self.restart,
         )
 
 
@@ -116,5 +143,10 @@ def format_of(template: str) -> AnswerFormat:
         calls = dataclasses.replace(calls, triggers=(PYTHON_TAG,))
     _log.debug("calls: %s; thinking: %s", origin or "none", thinking)
     return AnswerFormat(
-        thinking=thinking, calls=calls, dropped=text.dropped, restart=text.restart, origin=origin
+        thinking=thinking,
+        calls=calls,
+        dropped=text.dropped,
+        text_mark=text.open,
+        restart=text.restart,
+        origin=origin,
     )

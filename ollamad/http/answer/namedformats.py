@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from ollamad.http.answer.callformat import ANY, CallFormat, Encoding, Label, Tags
+from ollamad.http.answer.callformat import ANY, NAME, CallFormat, Encoding, Label, Tags
 from ollamad.http.answer.channels import Channels
 from ollamad.http.answer.parts import Marks
 
@@ -48,6 +48,9 @@ HERMES: Final = _json_object("<tool_call>\n", "\n</tool_call>", "\n</tool_call>\
 DEFAULT_CALLS: Final = _json_object("", "")
 """For models whose template writes no calls: the whole answer is one, as JSON."""
 
+_ATEM: Final = '<atem:function_calls>\n<atem:invoke name="'
+_ATEM_END: Final = "</atem:invoke>\n</atem:function_calls>"
+
 BEFORE_PROBES: Final = (
     NamedFormat(
         # The template writes earlier calls in another order than the model does.
@@ -64,6 +67,7 @@ BEFORE_PROBES: Final = (
             header_end="<|message|>",
             ends=("<|end|>", "<|return|>", "<|call|>"),
             thought="analysis",
+            text="<|channel|>final<|message|>",
             recipient=re.compile(r"to=(?:functions\.)?([\w.\-]+)"),
             people=frozenset({"user", "assistant", "all"}),
         ),
@@ -73,10 +77,10 @@ BEFORE_PROBES: Final = (
         name="atem",
         is_it=_has("<atem:function_calls>", "to=self"),
         calls=CallFormat(
-            begin='<atem:function_calls>\n<atem:invoke name="',
+            begin=f" to={NAME}<|message|>{_ATEM}",
             mid='">\n',
-            end="</atem:invoke>\n</atem:function_calls>",
-            between='</atem:invoke>\n<atem:invoke name="',
+            end=_ATEM_END,
+            between=f"{_ATEM_END}<|eom|><|start|>assistant to={NAME}<|message|>{_ATEM}",
             encoding=Encoding.TAGGED,
             tags=Tags(
                 open='<atem:parameter name="', middles={ANY: '">'}, close="</atem:parameter>\n"
@@ -88,6 +92,7 @@ BEFORE_PROBES: Final = (
             header_end="<|message|>",
             ends=("<|eom|>", "<|eot|>"),
             thought="to=self",
+            text=" to=user<|message|>",
             recipient=re.compile(r"to=([\w.\-]+)"),
             people=frozenset({"self", "user"}),
         ),
@@ -103,6 +108,7 @@ BEFORE_PROBES: Final = (
             header_end="\n",
             ends=("<|eot_id|>", "<|eom_id|>"),
             thought="",
+            text="all\n",
             recipient=re.compile(r"([\w.\-]+)\s*\Z"),
             people=frozenset({"all"}),
         ),

@@ -175,14 +175,3 @@ def _unescaped(text: str) -> str:
         return _ESCAPED.get(found[4], found[4] if found[4] in "\\'\"" else found[0])
 
     return _ESCAPE.sub(plain, text)
-
-
-def python_text(value: object) -> str:
-    """Return *value*, a JSON value, as Python writes it."""
-    match value:
-        case Mapping():
-            return "{" + ", ".join(f"{key!r}: {python_text(v)}" for key, v in value.items()) + "}"
-        case list() | tuple():
-            return "[" + ", ".join(map(python_text, value)) + "]"
-        case _:
-            return repr(value)
