@@ -59,7 +59,9 @@ def choice_grammar(choices: Any) -> Grammar:  # a JSON value of any shape
     n_chars = sum(map(len, choices))
     if n_chars > CHOICES_CHARS_MAX:
         raise InvalidBody(f"a choice has {n_chars} letters, {CHOICES_CHARS_MAX} at most")
-    return Grammar(GrammarKind.LARK, "start: " + " | ".join(json.dumps(c) for c in choices))
+    # One terminal, whose name is in capitals: the lexer tells the texts apart, not the parser.
+    texts = " | ".join(json.dumps(choice) for choice in choices)
+    return Grammar(GrammarKind.LARK, f"start: CHOICE\nCHOICE: {texts}")
 
 
 def lark_grammar(text: Any) -> Grammar:  # a JSON value of any shape
