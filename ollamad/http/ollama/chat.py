@@ -8,9 +8,9 @@ import msgspec
 import trio
 from quart import Quart, Response
 
-from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.errors import InvalidBody
 from ollamad.http.answer.parts import Parts
-from ollamad.http.chatting import ChatStream, prepare, start
+from ollamad.http.chatting import ChatStream, ToolChoice, check_tools, prepare, start
 from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
 from ollamad.http.ollama import answers
 from ollamad.http.ollama.wire import (
@@ -48,8 +48,7 @@ async def _chat(doors: Doors, body: ChatRequest) -> Response:
         doors.supervisor.unload(model.weights_id)
         return json_answer(_short(doors, body, "unload"))
     asked = answers.asked_of(body, model, "chat")
-    if body.tools and "tools" not in model.capabilities:
-        raise CapabilityMissing(f"{model.name.full} does not support tools")
+    check_tools(model, body.tools, ToolChoice(), model.name.full)
     answers.refuse_images(sum(len(m.images or ()) for m in body.messages), model)
     lease = await doors.lease(model, asked.load, keep_alive)
     if not body.messages:
