@@ -26,6 +26,7 @@ BESIDE_QUART: Final = {
 
 _ROUTE: Final = re.compile(r"`(GET|HEAD|POST|PUT|PATCH|DELETE) (/[^`]*)`")
 _TEST: Final = re.compile(r"`(test_\w+)`")
+_DEFINED: Final = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 _HEAD: Final = ["route or field", "verdict", "note", "test"]
 
 
