@@ -144,5 +144,6 @@ def start(lease: Lease, prepared: Prepared, *, n: int = 0) -> ChatStream:
         n_logprobs=asked.n_logprobs,
         grammar=asked.grammar,
         shift=asked.shift,
+        shown_tokens=prepared.format.shown_tokens(asked.tools),
     )
     return ChatStream(mailbox, prepared.format.parser(prepared.prompt.text))

@@ -17,6 +17,7 @@ import msgspec
 
 from ollamad.http.answer.callformat import ANY, KEY, LABEL, CallFormat, Encoding, Tags
 from ollamad.http.answer.declared import DeclaredTools, decoded, json_or_text, mapping_of
+from ollamad.http.answer.nestedtags import nested_value
 from ollamad.http.answer.parts import Call
 from ollamad.http.answer.pythonvalues import NotPython, calls_of
 from ollamad.http.answer.wants import NAME_CHARS_MAX, Blank, Follow, Until, Value, Want
@@ -307,6 +308,8 @@ def _value_of(
         return text
     if is_told and kind != ANY:
         return json_or_text(text)
+    if KEY in tags.close:
+        return nested_value(text, tags, declared.schema(name, parameter))
     return declared.value(name, parameter, text)
 
 
