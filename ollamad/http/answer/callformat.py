@@ -18,7 +18,7 @@ from typing import Any, Final
 from ollamad.http.answer.parts import Call
 
 LABEL: Final = "\ue000"
-"""Stands in a literal text for the call's id or number. Private characters: no template has them."""
+"""Stands in a literal text for the call's id or number. Private characters: no template has any."""
 KEY: Final = "\ue001"
 """Stands in a literal text for the parameter's name, where that is repeated."""
 NAME: Final = "\ue002"

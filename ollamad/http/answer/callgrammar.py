@@ -48,7 +48,7 @@ def call_grammar(
     text_header: str = "",
     restart: str = "",
 ) -> Grammar:
-    """Return the grammar of an answer that calls *tools*, those with one of *names* if there are any.
+    """Return the grammar of an answer that calls *tools*, those with one of *names* if given.
 
     Arguments follow the tools' schemas. If *may_answer*, the answer is text instead, or text and
     then calls: what begins like a call is a valid one. *text_header* is what stands in front of a
@@ -70,7 +70,7 @@ def quoted(text: str) -> str:
     strings: list[str] = []
     is_tag = True
     for token in tokens(text):
-        if token.startswith("<") and len(token) > 1 or is_tag or not strings:
+        if (token.startswith("<") and len(token) > 1) or is_tag or not strings:
             strings.append(token)
         else:
             strings[-1] += token
@@ -184,8 +184,8 @@ class _Writer:
     ) -> None:
         """Add rules for a schema's properties in their order, of which some may be left out.
 
-        The rule `N_first` is what comes from the N-th on if there was none before, `N_next` if there
-        was one.
+        The rule `N_first` is what comes from the N-th on if there was none before, `N_next` if
+        there was one.
         """
         expressions = list(items)
         names = list(schema.get("properties", {}))
@@ -214,7 +214,8 @@ class _Writer:
                 texts = " | ".join(map(quoted, choices))
                 yield f"{opening} ({texts}) {quoted(close)}"
             elif isinstance(kind, str) and kind != "string":
-                yield f"{opening} {self._json(_within(schema, value), is_strict=is_strict)} {quoted(close)}"
+                inner = self._json(_within(schema, value), is_strict=is_strict)
+                yield f"{opening} {inner} {quoted(close)}"
             else:
                 # Lazy: a text ends where its closing tag first comes.
                 longest = value.get("maxLength") if isinstance(value, Mapping) else None

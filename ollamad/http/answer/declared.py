@@ -52,10 +52,6 @@ class DeclaredTools:
         """Return the schema of a tool's parameter; `None` if it is not declared."""
         return self._parameters.get(name, {}).get(parameter)
 
-    def value(self, name: str, parameter: str, text: str) -> Any:  # any JSON value
-        """Return the value that *text* stands for as *parameter* of the tool *name*."""
-        return typed(self.schema(name, parameter), text)
-
 
 def typed(schema: object, text: str) -> Any:  # any JSON value
     """Return the value that *text* stands for where *schema* holds.

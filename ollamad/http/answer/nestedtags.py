@@ -35,7 +35,7 @@ def nested_value(text: str, tags: Tags, schema: object, depth: int = 0) -> Any: 
 
 
 def _children(text: str, tags: Tags) -> list[tuple[str, str]] | None:
-    """Return the names and texts of the tags that *text* consists of; `None` if it is not all tags."""
+    """Return names and texts of the tags that *text* consists of; `None` if it is not all tags."""
     opening, middle = tags.open.strip(), tags.middle(ANY).strip()
     children: list[tuple[str, str]] = []
     at = 0

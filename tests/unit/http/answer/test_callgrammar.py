@@ -10,7 +10,7 @@ import pytest
 from ollamad.http.answer.callformat import ANY, CallFormat, Encoding, Tags
 from ollamad.http.answer.callgrammar import CALLS_MAX
 from ollamad.http.answer.format import PLAIN, AnswerFormat
-from ollamad.http.answer.namedformats import BEFORE_PROBES, HERMES
+from ollamad.http.answer.namedformats import BEFORE_PROBES, HERMES, NamedFormat
 from ollamad.http.answer.parts import Call
 from ollamad.runners.protocol import Grammar, GrammarKind
 from ollamad.runners.worker.larkmarks import with_control_tokens
@@ -150,8 +150,7 @@ def test_bare_arguments_follow_the_schema() -> None:
 
 
 @pytest.mark.parametrize("named", BEFORE_PROBES, ids=lambda named: named.name)
-def test_messages_with_headers_are_calls_or_text(named: object) -> None:
-    named = BEFORE_PROBES[BEFORE_PROBES.index(named)]  # type: ignore[arg-type]
+def test_messages_with_headers_are_calls_or_text(named: NamedFormat) -> None:
     assert named.channels is not None
     form = AnswerFormat(calls=named.calls, channels=named.channels, restart=named.channels.start)
 

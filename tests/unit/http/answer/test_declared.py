@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ollamad.http.answer.declared import DeclaredTools, tools_as_text
+from ollamad.http.answer.declared import DeclaredTools, tools_as_text, typed
 from tests.unit.http.answer.reading import ADD, a_tool
 
 UNION = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
@@ -39,13 +39,13 @@ UNION = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
 def test_a_text_is_the_first_type_that_it_can_be(schema: Any, text: str, value: object) -> None:
     declared = DeclaredTools([a_tool("f", p=schema)])
 
-    found = declared.value("f", "p", text)
+    found = typed(declared.schema("f", "p"), text)
     assert (found, type(found)) == (value, type(value))
 
 
 @pytest.mark.parametrize(("text", "value"), [("41", 41), ("x", "x"), ("[" * 10_000, "[" * 10_000)])
 def test_of_an_unknown_parameter_a_text_is_what_it_is_as_json(text: str, value: object) -> None:
-    assert DeclaredTools([ADD]).value("add", "c", text) == value
+    assert typed(DeclaredTools([ADD]).schema("add", "c"), text) == value
 
 
 @pytest.mark.parametrize("tools", [[{}], [{"function": None}], [{"function": {"name": 3}}]])
