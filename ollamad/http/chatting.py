@@ -16,7 +16,6 @@ import msgspec
 from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.answer.declared import tools_as_text
 from ollamad.http.answer.format import PLAIN, AnswerFormat, format_of
-from ollamad.http.answer.namedformats import DEFAULT_CALLS
 from ollamad.http.answer.parts import AnswerParser, Parts
 from ollamad.http.answer.structured import after_thinking
 from ollamad.http.doors import Doors
@@ -173,7 +172,7 @@ def _scene(doors: Doors, model: StoredModel, asked: ChatAsked) -> _Scene:
     messages = asked.messages if asked.context else conversation(model, asked.messages)
     tools = _tools_of(asked)
     if asked.tool_choice.mode in _FORCED and answer_format.calls is None:
-        answer_format = dataclasses.replace(answer_format, calls=DEFAULT_CALLS)
+        answer_format = answer_format.for_forced_calls()
         told = tools_as_text(_callable(tools, asked.tool_choice))
         messages, tools = _with_system(messages, told), ()
     return _Scene(
@@ -265,6 +264,7 @@ def start(lease: Lease, prepared: Prepared, *, n: int = 0) -> ChatStream:
         grammar=_grammar(prepared, answer_format),
         shift=asked.shift,
         echo_tokens=asked.echo_tokens,
+        shown_tokens=answer_format.shown_tokens(_tools_of(asked)),
     )
     parser = answer_format.parser(prompt.text, _tools_of(asked))
     return ChatStream(mailbox, parser, hides_thinking=hides_thinking)
