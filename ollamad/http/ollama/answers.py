@@ -11,6 +11,7 @@ import msgspec
 from quart import Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.http.answer.structured import guided_grammar, json_grammar, schema_grammar
 from ollamad.http.chatting import resolve_think
 from ollamad.http.doors import Doors
 from ollamad.http.ollama.wire import (
@@ -29,7 +30,6 @@ from ollamad.options import LoadOptions, SamplingOptions, parse_options, retired
 from ollamad.runners.protocol import (
     FinishReason,
     Grammar,
-    GrammarKind,
     StepLogprob,
     Timings,
     TokenLogprob,
@@ -106,11 +106,10 @@ def read_format(value: Any) -> Grammar | None:  # a JSON value of any shape
     if value is None or value == "":
         return None
     if value == "json":
-        return Grammar(GrammarKind.JSON)
-    text = msgspec.json.encode(value).decode()
+        return json_grammar()
     if isinstance(value, dict):
-        return Grammar(GrammarKind.JSON_SCHEMA, text)
-    shown = text[:_SHOWN_CHARS_MAX]
+        return guided_grammar(value) or schema_grammar(value)
+    shown = msgspec.json.encode(value).decode()[:_SHOWN_CHARS_MAX]
     raise InvalidBody(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
