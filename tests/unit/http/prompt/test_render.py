@@ -118,9 +118,9 @@ def test_jinja_gets_messages_as_hugging_face_names_their_fields() -> None:
     )
 
     assert text == (
-        '[{"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", '
-        '"arguments": {"a": 1}}}], "content": "", "reasoning_content": "hm"}, '
-        '{"role": "tool", "content": "1", "tool_name": "f", "name": "f"}]'
+        '[{"role": "assistant", "content": "", "thinking": "hm", "reasoning": "hm", '
+        '"reasoning_content": "hm", "tool_calls": [{"type": "function", "function": {"name": "f", '
+        '"arguments": {"a": 1}}}]}, {"role": "tool", "content": "1", "name": "f"}]'
     )
 
 
