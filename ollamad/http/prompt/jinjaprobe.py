@@ -52,9 +52,10 @@ _LONG_ID: Final = "call_probe_0001"
 
 @functools.lru_cache(maxsize=_KEPT)
 def expectations_of(template: str) -> Expectations:
-    """Return what *template* expects. Raises TemplateBroken if it does not parse.
+    """Return what *template* expects.
 
-    A template that fails on everything, or costs too much to be asked, is taken for a usual one.
+    One that fails on everything, or costs too much to be asked, is taken for a usual one: whoever
+    renders it is told.
     """
     budget = Budget()
     found = _found(_Probe(template, budget))
@@ -102,8 +103,9 @@ class _Probe:
         self._budget = budget
 
     def shows(self, expected: Expectations, messages: Sequence[Message], text: str) -> bool:
-        """Whether the prompt of *messages* has *text*."""
-        return text in (self.rendered(expected, messages) or "")
+        """Whether the prompt of *messages* has *text*, and not as a part in Python's words."""
+        prompt = self.rendered(expected, messages) or ""
+        return text in prompt and f"'text': '{text}'" not in prompt
 
     def shows_call(self, expected: Expectations, ids: Sequence[str]) -> bool:
         """Whether calls with these ids and their results are shown, and not as Python or twice."""
