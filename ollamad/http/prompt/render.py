@@ -92,11 +92,18 @@ class Renderer:
         return self._without_doubled_bos(text)
 
     def suffix(self, prompt: str, suffix: str) -> Prompt:
-        """Return the prompt for text between *prompt* and *suffix*. Raises CapabilityMissing."""
-        if is_jinja(self._template) or "suffix" not in _go(self._template).identifiers:
-            raise CapabilityMissing(f"{self._model.name.full} does not support insert")
-        text = render_suffix(_go(self._template), prompt, suffix, clock=self._clock)
-        return self._without_doubled_bos(text)
+        """Return the prompt for text between *prompt* and *suffix*. Raises CapabilityMissing.
+
+        1. The template has a place for it: Go's may; Jinja's know chats only.
+        2. The weights have tokens for it, in the order in which models are trained.
+        """
+        if not is_jinja(self._template) and "suffix" in _go(self._template).identifiers:
+            text = render_suffix(_go(self._template), prompt, suffix, clock=self._clock)
+            return self._without_doubled_bos(text)
+        if tokens := self._model.facts.infill_tokens:
+            before, after, between = tokens
+            return Prompt(f"{before}{prompt}{after}{suffix}{between}")
+        raise CapabilityMissing(f"{self._model.name.full} does not support insert")
 
     def _jinja(self, messages: Sequence[Message], tools: Sequence[Any], think: Think) -> str:
         facts = self._model.facts

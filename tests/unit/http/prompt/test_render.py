@@ -192,6 +192,15 @@ def test_a_suffix_needs_a_template_that_has_a_place_for_it() -> None:
             Renderer(model, FixedClock()).suffix("a", "b")
 
 
+@pytest.mark.parametrize("template", [None, GO])
+def test_without_such_a_place_the_tokens_of_the_weights_are_used(template: str | None) -> None:
+    model = a_model(template=template, chat_template=JINJA, infill_tokens=("<P>", "<S>", "<M>"))
+
+    prompt = Renderer(model, FixedClock()).suffix("def f(", "return 1")
+
+    assert prompt.text == "<P>def f(<S>return 1<M>"
+
+
 # Special tokens
 
 
