@@ -80,6 +80,8 @@ def capabilities(
             found += ["audio"] * source.has_audio
     if template is not None and not embedded:
         found += _layer_capabilities(template)
+    if facts.infill_tokens and not facts.is_embedding:
+        found.append("insert")
     if family in _GPTOSS:
         found.append("thinking")
     return tuple(dict.fromkeys(found))

@@ -51,6 +51,9 @@ def test_jinja_and_go_are_told_apart() -> None:
     assert not is_jinja(GO_RETURNS)
 
 
+INFILL = {f"tokenizer.ggml.fim_{part}_token_id": 3 for part in ("pre", "suf", "mid")}
+
+
 @pytest.mark.parametrize(
     ("template", "fields", "expected"),
     [
@@ -64,6 +67,8 @@ def test_jinja_and_go_are_told_apart() -> None:
         ),
         (JINJA_TOOLS, {}, ("completion", "tools")),
         (None, {"metadata": {"llama.pooling_type": 1}}, ("embedding",)),
+        (JINJA_TOOLS, {"metadata": INFILL}, ("completion", "tools", "insert")),
+        (None, {"metadata": {**INFILL, "llama.pooling_type": 1}}, ("embedding",)),
         (
             None,
             {"metadata": {"llama.vision.block_count": 1, "llama.audio.block_count": 1}},
