@@ -16,7 +16,7 @@ import msgspec
 from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.answer.declared import tools_as_text
 from ollamad.http.answer.format import PLAIN, AnswerFormat, format_of
-from ollamad.http.answer.parts import AnswerParser, Parts
+from ollamad.http.answer.parts import AnswerParser, Marks, Parts
 from ollamad.http.answer.structured import after_thinking
 from ollamad.http.doors import Doors
 from ollamad.http.prompt.fitting import Room, Truncation, fit, fit_text, room_for
@@ -175,11 +175,37 @@ def _scene(doors: Doors, model: StoredModel, asked: ChatAsked) -> _Scene:
         answer_format = answer_format.for_forced_calls()
         told = tools_as_text(_callable(tools, asked.tool_choice))
         messages, tools = _with_system(messages, told), ()
+    if answer_format.thinking is not None:
+        messages = _without_old_thoughts(messages, answer_format.thinking)
     return _Scene(
         messages,
         lambda some: renderer.chat(some, tools=tools, think=asked.think),
         answer_format,
     )
+
+
+def _without_old_thoughts(messages: Sequence[Message], marks: Marks) -> Sequence[Message]:
+    """Return *messages* without what the model thought before the last question.
+
+    Programs that know nothing of thinking send it back in the text. It is of no use any more, and
+    as Ollama does for some models, so we do for all whose marks are known.
+    """
+    last_question = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=0)
+    opening, closing = marks.open.strip(), marks.close.strip()
+    kept: list[Message] = []
+    for number, message in enumerate(messages):
+        text = message.get("content")
+        if (
+            number < last_question
+            and message["role"] == "assistant"
+            and isinstance(text, str)
+            and text.lstrip().startswith(opening)
+            and closing in text
+        ):
+            kept.append({**message, "content": text.partition(closing)[2].lstrip()})
+        else:
+            kept.append(message)
+    return kept
 
 
 def _with_system(messages: Sequence[Message], text: str) -> Sequence[Message]:
