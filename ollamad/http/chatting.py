@@ -43,6 +43,8 @@ class ToolMode(enum.Enum):
 
 _FORCED: Final = frozenset({ToolMode.REQUIRED, ToolMode.NAMED})
 _SHOWN_CHARS_MAX: Final = 100
+N_SEEDS: Final = 1 << 32
+"""Seeds that the engine knows; after the last one comes the first."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -279,7 +281,7 @@ def start(lease: Lease, prepared: Prepared, *, n: int = 0) -> ChatStream:
     asked, prompt = prepared.asked, prepared.prompt
     sampling = asked.sampling
     if n and sampling.seed >= 0:
-        sampling = msgspec.structs.replace(sampling, seed=sampling.seed + n)
+        sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + n) % N_SEEDS)
     answer_format, hides_thinking = _reading(prepared)
     mailbox = lease.generate(
         "" if prompt.tokens else prompt.text,
@@ -323,8 +325,17 @@ def _grammar(prepared: Prepared, answer_format: AnswerFormat) -> Grammar | None:
     grammar, marks = _text_grammar(prepared.asked, answer_format), answer_format.thinking
     if grammar is None or marks is None:
         return grammar
+    closing = marks.close
+    if grammar is prepared.asked.grammar:
+        # In some formats a text has a mark of its own in front; a grammar of calls has its own.
+        closing += answer_format.restart + _text_header(answer_format)
     is_open = answer_format.begins_thinking(prepared.prompt.text)
-    return after_thinking(grammar, marks.open, marks.close, is_open=is_open)
+    return after_thinking(grammar, marks.open, closing, is_open=is_open)
+
+
+def _text_header(answer_format: AnswerFormat) -> str:
+    channels = answer_format.channels
+    return channels.text if channels is not None else answer_format.text_mark
 
 
 def _text_grammar(asked: ChatAsked, answer_format: AnswerFormat) -> Grammar | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -44,12 +45,13 @@ class NotedLease:
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
         self.prompt = ""
+        self.sampling = SamplingOptions()
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         raise AssertionError("there is room for everything")
 
     def generate(self, prompt: str, sampling: SamplingOptions, **fields: Any) -> Mailbox:
-        self.prompt, self.fields = prompt, fields
+        self.prompt, self.sampling, self.fields = prompt, sampling, fields
         return Mailbox()
 
 
@@ -133,6 +135,32 @@ async def test_thoughts_come_before_a_forced_call(template: str, marks: tuple[st
 
     assert grammar is not None
     assert (grammar.opening, grammar.closing) == marks
+
+
+async def test_a_text_with_a_header_of_its_own_keeps_to_its_form_behind_that() -> None:
+    """Else the form would be looked for in the thoughts' place, and the header be no part of it."""
+    messages = "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
+    harmony = messages + "{% endfor %}<|start|>assistant{# <|channel|> functions. #}"
+    grammar, _ = await started(harmony, asked((), grammar=Grammar(GrammarKind.JSON)))
+
+    assert grammar == Grammar(
+        GrammarKind.JSON,
+        opening="<|channel|>analysis<|message|>",
+        closing="<|end|><|start|>assistant<|channel|>final<|message|>",
+    )
+
+
+async def test_each_of_several_answers_has_a_seed_that_there_is() -> None:
+    request = dataclasses.replace(asked(), sampling=SamplingOptions(seed=2**32 - 1))
+    lease = NotedLease()
+    model = a_model(chat_template=TOOLS)
+    prepared = await prepare(DOORS, model, cast("Lease", lease), request)
+    seeds = []
+    for n in range(3):
+        start(cast("Lease", lease), prepared, n=n)
+        seeds.append(lease.sampling.seed)
+
+    assert seeds == [2**32 - 1, 0, 1]
 
 
 async def test_a_forced_call_wins_over_the_form_of_a_text() -> None:
