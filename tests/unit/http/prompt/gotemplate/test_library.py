@@ -314,7 +314,7 @@ def test_templates_that_call_each_other_twice_each_run_out_of_steps() -> None:
 
 # Templates that parse, of anything that the language has, over anything that a chat has.
 
-VALUE: Final = st.deferred(
+VALUE: Final[st.SearchStrategy[str]] = st.deferred(
     lambda: st.one_of(
         st.sampled_from(
             [
@@ -335,7 +335,7 @@ VALUE: Final = st.deferred(
         ).map(lambda parts: f"({parts[0]} {parts[1]} {parts[2]})"),
     )
 )  # fmt: skip
-NODE: Final = st.deferred(
+NODE: Final[st.SearchStrategy[str]] = st.deferred(
     lambda: st.one_of(
         st.sampled_from(["text ", "\n", "<|im_start|>", "{{/* no */}}", "{{- `a` -}}"]),
         VALUE.map(lambda value: f"{{{{ {value} }}}}"),
@@ -358,7 +358,7 @@ NODE: Final = st.deferred(
         st.just('{{ template "t" . }}'),
     )
 )
-NODES: Final = st.lists(NODE, max_size=3).map("".join)
+NODES: Final[st.SearchStrategy[str]] = st.lists(NODE, max_size=3).map("".join)
 MESSAGES: Final = st.lists(st.sampled_from([SYSTEM, ASKED, ANSWERED, CALLED, RESULT]), max_size=6)
 
 
