@@ -29,6 +29,7 @@ def a_model(
     add_bos: bool = False,
     add_eos: bool = False,
     infill_tokens: tuple[str, ...] = (),
+    family: str = "llama",
     system: str = "",
     messages: Sequence[StoredMessage] = (),
     capabilities: Sequence[str] = ("completion",),
@@ -53,8 +54,8 @@ def a_model(
         details=ModelDetails(
             parent_model="",
             format="gguf",
-            family="llama",
-            families=("llama",),
+            family=family,
+            families=(family,),
             parameter_size="1B",
             quantization_level="Q4_0",
         ),
