@@ -140,11 +140,16 @@ def test_every_kind_of_grammar_is_kept_to(
             Grammar(GrammarKind.JSON_SCHEMA, '{"type": "array", "uniqueItems": true}'),
             "uniqueItems",
         ),
-        (Grammar(GrammarKind.REGEX, "(["), "regex cannot be kept to"),
+        (
+            Grammar(GrammarKind.JSON_SCHEMA, '{"oneOf": [{"type": "number"}, {"minimum": 1}]}'),
+            'use "anyOf"',
+        ),
+        (Grammar(GrammarKind.REGEX, "(["), "error: unclosed character class"),
+        (Grammar(GrammarKind.LARK, "start: start"), "no answer keeps to it"),
         (Grammar(GrammarKind.LARK, "nonsense"), "lark cannot be kept to"),
         (Grammar(GrammarKind.GBNF, "root ::= )"), "gbnf cannot be kept to"),
     ],
-    ids=["type", "no-json", "keyword", "regex", "lark", "gbnf"],
+    ids=["type", "no-json", "keyword", "one-of", "regex", "endless", "lark", "gbnf"],
 )
 def test_a_grammar_that_is_wrong_ends_its_request_and_no_other(
     engine: LlamaEngine, grammar: Grammar, words: str

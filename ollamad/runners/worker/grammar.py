@@ -59,6 +59,17 @@ _TO_LARK: Final[ToLark] = {
     GrammarKind.GBNF: any_to_lark,
 }
 
+_IN_OUR_WORDS: Final = {
+    "NoExtensionBias": "no answer keeps to it",
+    "lexer precomputation failed": "it is too large",
+    "initial lexer configuration": "it is too large",
+    "schema too large": "it is too large",
+    "items; max is": "it is too large",
+    "maximum recursion depth": "it is nested too deeply",
+    "oneOf constraints are not supported": '"oneOf" is possible only where its schemas cannot '
+    'overlap, such as by a property with a "const" of its own; use "anyOf"',
+}
+
 
 class Grammars:
     """Makes constraints for one model's vocabulary."""
@@ -228,10 +239,10 @@ def _mask_words(n_vocab: int) -> npt.NDArray[np.uint32]:
 
 
 def _refused(kind: GrammarKind, reason: str) -> EngineRefused:
-    """Return the error about a grammar, in the library's words: a line, and the last one if that
-    is where it says what is wrong."""
+    """Return the error about a grammar: in our words where the library's are for its programmers,
+    else a line of it, and the last one if that is where it says what is wrong."""
     lines = reason.strip().split("\n")
-    said = lines[0]
+    said = next((ours for theirs, ours in _IN_OUR_WORDS.items() if theirs in lines[0]), lines[0])
     if len(lines) > 1 and (last := lines[-1].strip()).startswith("error:"):
         said = f"{said} {last}"
     language = kind.value.replace("_", " ")
