@@ -250,6 +250,10 @@ class ChatStream:
         self.mailbox = mailbox
         self.is_plain = parser is None
         """All of the answer is text: whoever knows it need not ask `feed` for each piece."""
+        self.n_thinking_tokens = 0
+        """Tokens of its thinking, so far. Where one piece brings both, they are shared out."""
+        self._n_held = 0
+        """Tokens that have come and are neither thinking nor text yet."""
         self._parser = parser
         self._hides_thinking = hides_thinking
 
@@ -257,11 +261,22 @@ class ChatStream:
         """Return what is certain after *piece*."""
         if self._parser is None:
             return Parts(text=piece.text)
-        return self._shown(self._parser.feed(piece.text))
+        parts = self._parser.feed(piece.text)
+        self._n_held += len(piece.tokens)
+        if parts:
+            self._count(parts)
+        return self._shown(parts)
 
     def finish(self) -> Parts:
         """Return what was held back until the end."""
         return Parts() if self._parser is None else self._shown(self._parser.finish())
+
+    def _count(self, parts: Parts) -> None:
+        n_held, self._n_held = self._n_held, 0
+        n_thought = len(parts.thinking)
+        if parts.text or parts.calls:
+            n_held = n_held * n_thought // max(n_thought + len(parts.text), 1)
+        self.n_thinking_tokens += n_held if n_thought else 0
 
     def _shown(self, parts: Parts) -> Parts:
         if self._hides_thinking:
@@ -270,9 +285,19 @@ class ChatStream:
 
     async def whole(self, first: Piece | Finished) -> tuple[Parts, Piece, Finished]:
         """Return all of the answer: taken apart, as it came, and how it ended."""
-        piece, finished = await whole_answer(self.mailbox, first)
-        parts = self.feed(piece)
-        parts.add(self.finish())
+        if self._parser is None:
+            piece, finished = await whole_answer(self.mailbox, first)
+            return Parts(text=piece.text), piece, finished
+        fed: list[Parts] = []
+        piece, finished = await whole_answer(
+            self.mailbox, first, lambda some: fed.append(self.feed(some))
+        )
+        fed.append(self.finish())
+        parts = Parts(
+            thinking="".join(one.thinking for one in fed),
+            text="".join(one.text for one in fed),
+            calls=tuple(call for one in fed for call in one.calls),
+        )
         return parts, piece, finished
 
 

@@ -58,7 +58,8 @@ def a_delta(text: str, *, logprob: bool = False) -> Delta:
 def read(line: bytes) -> dict[str, Any]:
     value = json.loads(line)
     assert isinstance(value, dict)
-    return value.get("message", value) | {"logprobs": value.get("logprobs", [])}
+    parts: dict[str, Any] = value.get("message", value)
+    return {**parts, "logprobs": value.get("logprobs", [])}
 
 
 @pytest.mark.parametrize("door", ["chat", "generate"])
