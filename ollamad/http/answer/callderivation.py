@@ -261,7 +261,7 @@ def _with_tags(form: CallFormat, prober: Prober, turn: str) -> CallFormat | None
     middles = {ANY: middle}
     if middle != middle_2:
         middles = _middles(prober, close)
-    if not opening.strip() or not close.strip():
+    if not opening.strip() or not close.strip() or not middles or not all(middles.values()):
         return None
     tags = Tags(open=opening, middles=middles, close=close, between=between)
     mid = form.mid.removesuffix(opening)

@@ -18,7 +18,7 @@ from ollamad.http.prompt.gotemplate.template import Template
 from ollamad.http.prompt.gotemplate.template import parse as parse_go
 from ollamad.http.prompt.gotemplate.tools import Tool as GoTool
 from ollamad.http.prompt.gotemplate.tools import ToolCall
-from ollamad.http.prompt.jinja import render_jinja
+from ollamad.http.prompt.jinja import check_template, render_jinja
 from ollamad.registry.capabilities import is_jinja
 from ollamad.wallclock import SystemWallClock, WallClock
 
@@ -61,7 +61,11 @@ class Prober:
         """Raises TemplateBroken if *template* does not parse."""
         self._template = template
         self._clock = clock or SystemWallClock()
-        self._go: Template | None = None if is_jinja(template) else parse_go(template)
+        self._go: Template | None = None
+        if is_jinja(template):
+            check_template(template)
+        else:
+            self._go = parse_go(template)
         self._n_left = PROBES_MAX
         self._ends_at = time.thread_time() + PROBES_CPU_S_MAX
         self.has_tools = True
