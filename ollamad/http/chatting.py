@@ -16,6 +16,7 @@ import msgspec
 from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.answer.declared import tools_as_text
 from ollamad.http.answer.format import PLAIN, AnswerFormat, format_of
+from ollamad.http.answer.namedformats import DEFAULT_CALLS
 from ollamad.http.answer.parts import AnswerParser, Marks, Parts
 from ollamad.http.answer.structured import after_thinking
 from ollamad.http.doors import Doors
@@ -174,7 +175,7 @@ def _scene(doors: Doors, model: StoredModel, asked: ChatAsked) -> _Scene:
     messages = asked.messages if asked.context else conversation(model, asked.messages)
     tools = _tools_of(asked)
     if asked.tool_choice.mode in _FORCED and answer_format.calls is None:
-        answer_format = answer_format.for_forced_calls()
+        answer_format = dataclasses.replace(answer_format, calls=DEFAULT_CALLS, origin="json")
         told = tools_as_text(_callable(tools, asked.tool_choice))
         messages, tools = _with_system(messages, told), ()
     if answer_format.thinking is not None:

@@ -36,8 +36,6 @@ PLAIN_TEMPLATE: Final = "{{ .Prompt }}"
 """Ollama's template for a model that has none: the text itself."""
 
 _TEMPLATES_CACHED: Final = 64
-_FORGETFUL_FAMILIES: Final = frozenset({"qwen3"})
-_FORGETFUL_MODELS: Final = frozenset({"deepseek-r1"})
 
 
 @functools.lru_cache(maxsize=_TEMPLATES_CACHED)
@@ -193,27 +191,4 @@ def conversation(model: StoredModel, messages: Sequence[Message]) -> list[Messag
     has_system = bool(messages) and messages[0]["role"] == "system"
     if model.system and not has_system:
         whole.insert(0, {"role": "system", "content": model.system})
-    if model.details.family in _FORGETFUL_FAMILIES or model.name.model in _FORGETFUL_MODELS:
-        return _without_old_thoughts(whole)
     return whole
-
-
-def _without_old_thoughts(messages: Sequence[Message]) -> list[Message]:
-    """Return *messages* without thoughts that clients leave in earlier answers' texts.
-
-    These models were trained without them. Only an answer's beginning is looked at, and only before
-    the last question: what comes after it is one chain of thoughts and calls.
-    """
-    asked = [n for n, message in enumerate(messages) if message["role"] == "user"]
-    last_question = asked[-1] if asked else 0
-    return [
-        {**message, "content": _after_thoughts(message.get("content") or "")}
-        if n < last_question and message["role"] == "assistant"
-        else message
-        for n, message in enumerate(messages)
-    ]
-
-
-def _after_thoughts(content: str) -> str:
-    thoughts, closing, rest = content.partition("</think>")
-    return rest.lstrip() if closing and thoughts.lstrip().startswith("<think>") else content

@@ -29,7 +29,6 @@ def a_model(
     add_bos: bool = False,
     add_eos: bool = False,
     infill_tokens: tuple[str, ...] = (),
-    family: str = "llama",
     system: str = "",
     messages: Sequence[StoredMessage] = (),
     capabilities: Sequence[str] = ("completion",),
@@ -54,8 +53,8 @@ def a_model(
         details=ModelDetails(
             parent_model="",
             format="gguf",
-            family=family,
-            families=(family,),
+            family="llama",
+            families=("llama",),
             parameter_size="1B",
             quantization_level="Q4_0",
         ),

@@ -272,24 +272,3 @@ def test_a_system_message_later_on_replaces_nothing() -> None:
 
 def test_a_model_without_a_system_prompt_gets_none() -> None:
     assert conversation(a_model(), [said("user", "Hi")]) == [said("user", "Hi")]
-
-
-def test_thoughts_in_earlier_answers_are_forgotten_where_models_learned_without_them() -> None:
-    messages = [
-        said("user", "Q"),
-        said("assistant", "\n<think>\nhm</think>\n\nA <think>stays</think>"),
-        said("assistant", "B </think> stays"),
-        said("user", "R"),
-        said("assistant", "<think>fresh</think>C"),
-    ]
-
-    qwen = conversation(a_model(family="qwen3"), messages)
-
-    assert [message["content"] for message in qwen] == [
-        "Q",
-        "A <think>stays</think>",
-        "B </think> stays",
-        "R",
-        "<think>fresh</think>C",
-    ]
-    assert conversation(a_model(family="llama"), messages) == messages
