@@ -59,6 +59,7 @@ _TO_LARK: Final[ToLark] = {
     GrammarKind.GBNF: any_to_lark,
 }
 
+_ERROR: Final = "error: "
 _IN_OUR_WORDS: Final = {
     "NoExtensionBias": "no answer keeps to it",
     "lexer precomputation failed": "it is too large",
@@ -239,12 +240,15 @@ def _mask_words(n_vocab: int) -> npt.NDArray[np.uint32]:
 
 
 def _refused(kind: GrammarKind, reason: str) -> EngineRefused:
-    """Return the error about a grammar: in our words where the library's are for its programmers,
-    else a line of it, and the last one if that is where it says what is wrong."""
+    """Return the error about a grammar, in our words where the library's are for its programmers.
+
+    It begins with what was read; an error within a regular expression is a line of its own.
+    """
     lines = reason.strip().split("\n")
     said = next((ours for theirs, ours in _IN_OUR_WORDS.items() if theirs in lines[0]), lines[0])
-    if len(lines) > 1 and (last := lines[-1].strip()).startswith("error:"):
-        said = f"{said} {last}"
+    error = next((line for line in lines if line.startswith(_ERROR)), None)
+    if error is not None:
+        said = f"{error.removeprefix(_ERROR)}: {said}"
     language = kind.value.replace("_", " ")
     return EngineRefused(
         FailureCode.BAD_REQUEST, f"the {language} cannot be kept to: {said[:REASON_CHARS_MAX]}"
