@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import jsonschema  # type: ignore[import-untyped] # It has no types.
+import jsonschema
 import pytest
 
 from ollamad.http.answer.structured import schema_grammar
