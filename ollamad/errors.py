@@ -1,6 +1,6 @@
 """The error tree. Every class says whose fault it is; `ollamad.http.errors` maps each to a status.
 
-The first axis is fault: the caller's (`BadRequest`, `NotFound`), ours but passing
+The first axis is fault: the caller's (`BadRequest`, `NotFound`, `NotOffered`), ours but passing
 (`CannotServeNow`), ours and lasting (`CannotServe`), or a bug (`ProtocolBroken`).
 Messages are for the person who reads them: they say what to do next where something can be done.
 Cancellation is not an error and has no class: the client is gone.
@@ -49,6 +49,15 @@ class TemplateBroken(BadRequest):
 class ContextTooLong(BadRequest):
     """The prompt has more tokens than the model's context holds."""
 
+    def __init__(
+        self, message: str, *, n_prompt: int | None = None, n_ctx: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.n_prompt = n_prompt
+        """Tokens of the prompt; `None` where they were counted in the runner only."""
+        self.n_ctx = n_ctx
+        """Tokens that the context holds."""
+
 
 class CapabilityMissing(BadRequest):
     """The model cannot do this at all (for example think, or call tools)."""
@@ -68,6 +77,18 @@ class ModelNotFound(NotFound):
 
 class BlobNotFound(NotFound):
     """No blob of that digest is stored."""
+
+
+class NotOffered(OllamadError):
+    """The caller asked for a service of ollama.com: here, nothing leaves this machine."""
+
+
+class CloudDisabled(NotOffered):
+    """What runs on ollama.com only: its models, searching the web."""
+
+
+class SignedOut(NotOffered):
+    """What needs an account: there are none here."""
 
 
 class CannotServeNow(OllamadError):

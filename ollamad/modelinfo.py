@@ -9,12 +9,15 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NewType
+from typing import Any, Final, NewType
 
 from ollamad.names import ModelName
 
 WeightsId = NewType("WeightsId", str)
 """The digest of a model's weights: models that share it share a runner."""
+
+
+_POOLING_RANK: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +90,17 @@ class GgufFacts:
     """The Jinja chat template, empty when there is none."""
     bos_token: str
     eos_token: str
+    infill_tokens: tuple[str, ...] = ()
+    """What stands before a text to be filled in, before what follows it, and before what the model
+    writes between them; none where the model has no such tokens."""
     add_bos: bool
     """The tokenizer puts the begin-of-sequence token in front by itself."""
     add_eos: bool
+
+    @property
+    def is_ranking(self) -> bool:
+        """The model says how well a text answers another one: its pooling is llama.cpp's `rank`."""
+        return self.pooling_type == _POOLING_RANK
 
     @property
     def is_embedding(self) -> bool:
@@ -141,4 +152,8 @@ class StoredModel:
     """Options in API names, as stored."""
     messages: tuple[StoredMessage, ...] = ()
     requires: str = ""
+    renderer: str = ""
+    """Ollama's built-in renderer that the model names. Not used, but kept when it is shown."""
+    parser: str = ""
+    """The same of its parser of answers."""
     capabilities: tuple[str, ...] = ()

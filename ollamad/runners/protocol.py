@@ -21,7 +21,7 @@ import msgspec
 from ollamad.buffersizes import BufferSizes
 from ollamad.options import SamplingOptions
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 """Raised when a message changes its meaning. Both ends must agree on it."""
 
 RequestId = int
@@ -78,6 +78,11 @@ class Grammar(msgspec.Struct, frozen=True):
 
     kind: GrammarKind
     text: str = ""
+    opening: str = ""
+    """The mark with which the answer may begin to think before it keeps to the grammar. Empty with
+    a `closing` mark: the prompt has opened its thinking."""
+    closing: str = ""
+    """The mark up to which the answer is free; empty if it keeps to the grammar from the start."""
 
 
 class RopeOverrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -256,6 +261,9 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     takes tells nobody about other people's prompts."""
     shift: bool = False
     """Go on past the context's end by dropping old tokens, where the model can."""
+    shown_tokens: tuple[str, ...] = ()
+    """Control tokens whose text belongs to the answer, such as the marks of tool calls. All others
+    have none. In a Lark grammar, strings that are one of these stand for the token."""
     answered: tuple[int, ...] = ()
     """Tokens of the answer that another runner has generated already: go on after them. Their text
     is not sent again, and they count towards `num_predict` but not in `Timings`."""

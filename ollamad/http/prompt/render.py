@@ -1,13 +1,13 @@
-"""Messages to a prompt: which template, which messages, and how many of them fit."""
+"""Messages to a prompt: which template, which messages. How many of them fit is `fitting`'s."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ollamad.errors import CapabilityMissing, ContextTooLong
+from ollamad.errors import CapabilityMissing, TemplateBroken
 from ollamad.http.prompt.gotemplate.chat import (
     ChatMessage,
     Think,
@@ -18,6 +18,16 @@ from ollamad.http.prompt.gotemplate.template import Template
 from ollamad.http.prompt.gotemplate.template import parse as parse_go
 from ollamad.http.prompt.gotemplate.tools import Tool, ToolCall
 from ollamad.http.prompt.jinja import check_template, render_jinja
+from ollamad.http.prompt.jinjachat import (
+    begun_answer,
+    continued,
+    shaped,
+    think_variables,
+    tool_variables,
+    up_to_mark,
+)
+from ollamad.http.prompt.jinjaprobe import expectations_of
+from ollamad.http.prompt.prompt import Message, Prompt
 from ollamad.modelinfo import StoredModel
 from ollamad.registry.capabilities import is_jinja, prefers_embedded
 from ollamad.wallclock import WallClock
@@ -26,20 +36,6 @@ PLAIN_TEMPLATE: Final = "{{ .Prompt }}"
 """Ollama's template for a model that has none: the text itself."""
 
 _TEMPLATES_CACHED: Final = 64
-_TOKENS_ADDED_MAX: Final = 3
-"""What tokenizers add to a text: its begin, its end, and some a space in front."""
-
-Message = Mapping[str, Any]
-"""One message as the API has it: `role`, `content` and what else there is."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prompt:
-    """Text for the model."""
-
-    text: str
-    add_special: bool = True
-    """Let the tokenizer put its begin-of-sequence token in front."""
 
 
 @functools.lru_cache(maxsize=_TEMPLATES_CACHED)
@@ -96,32 +92,49 @@ class Renderer:
         return self._without_doubled_bos(text)
 
     def suffix(self, prompt: str, suffix: str) -> Prompt:
-        """Return the prompt for text between *prompt* and *suffix*. Raises CapabilityMissing."""
-        if is_jinja(self._template) or "suffix" not in _go(self._template).identifiers:
-            raise CapabilityMissing(f"{self._model.name.full} does not support insert")
-        text = render_suffix(_go(self._template), prompt, suffix, clock=self._clock)
-        return self._without_doubled_bos(text)
+        """Return the prompt for text between *prompt* and *suffix*. Raises CapabilityMissing.
+
+        1. The template has a place for it: Go's may; Jinja's know chats only.
+        2. The weights have tokens for it, in the order in which models are trained.
+        """
+        if not is_jinja(self._template) and "suffix" in _go(self._template).identifiers:
+            text = render_suffix(_go(self._template), prompt, suffix, clock=self._clock)
+            return self._without_doubled_bos(text)
+        if tokens := self._model.facts.infill_tokens:
+            before, after, between = tokens
+            return Prompt(f"{before}{prompt}{after}{suffix}{between}")
+        raise CapabilityMissing(f"{self._model.name.full} does not support insert")
 
     def _jinja(self, messages: Sequence[Message], tools: Sequence[Any], think: Think) -> str:
         facts = self._model.facts
-        begun = ""
-        last = messages[-1] if messages else {}
-        if last.get("role") == "assistant" and last.get("content") and not last.get("tool_calls"):
-            begun = last["content"]
-            messages = messages[:-1]
+        expected = expectations_of(self._template)
         variables: dict[str, Any] = {
-            "messages": [_jinja_message(message) for message in messages],
-            "add_generation_prompt": True,
             "bos_token": facts.bos_token,
             "eos_token": facts.eos_token,
+            "datetime": self._clock.now().strftime("%b %d %Y %H:%M:%S GMT"),  # Firefunction's.
+            **tool_variables(tools, expected),
+            **think_variables(think, facts.architecture),
         }
-        if tools:
-            variables["tools"] = list(tools)
-        if think is not None:
-            variables["enable_thinking"] = bool(think)
-            if isinstance(think, str):
-                variables["reasoning_effort"] = think
-        return render_jinja(self._template, variables, self._clock) + begun
+
+        def rendered(some: Sequence[Message], *, opens_answer: bool) -> str:
+            return render_jinja(
+                self._template,
+                {
+                    **variables,
+                    "messages": shaped(some, expected),
+                    "add_generation_prompt": opens_answer,
+                },
+                self._clock,
+            )
+
+        begun = begun_answer(messages)
+        if not begun:
+            return rendered(messages, opens_answer=True)
+        with contextlib.suppress(TemplateBroken):  # Some templates want a question at the end.
+            text = up_to_mark(rendered(continued(messages), opens_answer=False), begun)
+            if text is not None:
+                return text
+        return rendered(messages[:-1], opens_answer=True) + begun
 
     def _without_doubled_bos(self, text: str) -> Prompt:
         """Drop special tokens that the tokenizer adds again: llama.cpp's convention.
@@ -134,18 +147,6 @@ class Renderer:
         if facts.add_eos and facts.eos_token:
             text = text.removesuffix(facts.eos_token)
         return Prompt(text)
-
-
-def _jinja_message(message: Message) -> dict[str, Any]:
-    plain = {key: value for key, value in message.items() if value is not None}
-    plain.setdefault("content", "")
-    if "tool_calls" in plain:
-        plain["tool_calls"] = [{"type": "function", **call} for call in plain["tool_calls"]]
-    if thinking := plain.pop("thinking", None):
-        plain["reasoning_content"] = thinking
-    if tool_name := plain.get("tool_name"):
-        plain.setdefault("name", tool_name)
-    return plain
 
 
 def _go_message(message: Message) -> ChatMessage:
@@ -191,54 +192,3 @@ def conversation(model: StoredModel, messages: Sequence[Message]) -> list[Messag
     if model.system and not has_system:
         whole.insert(0, {"role": "system", "content": model.system})
     return whole
-
-
-Tokenize = Callable[[str], Awaitable[tuple[int, ...]]]
-"""Counts tokens: a text to its token ids."""
-
-
-async def fit(
-    messages: Sequence[Message],
-    render: Callable[[Sequence[Message]], Prompt],
-    tokenize: Tokenize,
-    *,
-    n_ctx: int,
-    may_truncate: bool,
-) -> tuple[Prompt, int]:
-    """Return the prompt of as much of a conversation as fits, and how many messages were left out.
-
-    The oldest messages go first; system messages and the last message always stay.
-    Raises ContextTooLong, with the numbers, when even that does not fit or nothing may go.
-    """
-    prompt = render(messages)
-    # A token has at least one byte, so a short text needs no counting.
-    if len(prompt.text.encode()) + _TOKENS_ADDED_MAX < n_ctx:
-        return prompt, 0
-    n_tokens = len(await tokenize(prompt.text))
-    if n_tokens < n_ctx:
-        return prompt, 0
-    droppable = [n for n, message in enumerate(messages[:-1]) if message["role"] != "system"]
-    too_few, enough = 0, len(droppable)
-    best: Prompt | None = None
-    if may_truncate and enough:
-        best = render(_without(messages, droppable))
-        n_tokens = len(await tokenize(best.text))
-    if best is None or n_tokens >= n_ctx:
-        raise ContextTooLong(
-            f"the prompt has {n_tokens} tokens, but the context holds {n_ctx}; shorten the "
-            "prompt, or raise num_ctx if the model allows it"
-        )
-    # The fewest messages to leave out, by bisection: each try costs a rendering and a tokenizing.
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        tried = render(_without(messages, droppable[:middle]))
-        if len(await tokenize(tried.text)) < n_ctx:
-            best, enough = tried, middle
-        else:
-            too_few = middle
-    return best, enough
-
-
-def _without(messages: Sequence[Message], dropped: Sequence[int]) -> list[Message]:
-    gone = frozenset(dropped)
-    return [message for index, message in enumerate(messages) if index not in gone]

@@ -93,7 +93,7 @@ def test_the_keys_of_a_complete_generate_answer_are_in_order() -> None:
         context=[1],
         debug_info=wire.DebugInfo(rendered_template="x"),
         logprobs=[wire.LogprobEntry(token="a", logprob=-0.5)],
-        **MEASURED,
+        **MEASURED,  # type: ignore[arg-type] # Numbers, whichever the other fields are.
     )
 
     assert keys(answer) == [
@@ -112,7 +112,7 @@ def test_the_keys_of_a_complete_chat_answer_are_in_order() -> None:
         done_reason="stop",
         debug_info=wire.DebugInfo(rendered_template="x"),
         logprobs=[wire.LogprobEntry(token="a", logprob=-0.5)],
-        **MEASURED,
+        **MEASURED,  # type: ignore[arg-type] # Numbers, whichever the other fields are.
     )
 
     assert keys(answer) == [
@@ -240,20 +240,20 @@ def test_progress_leaves_out_what_is_not_known() -> None:
 def test_characters_that_end_a_script_are_escaped() -> None:
     text = "<a href='x'>&\u2028\u2029 é 😀"
 
-    data = encode(wire.VersionResponse(version=text))
+    data = encode(wire.StatusLine(status=text))
 
     assert data == (
-        rb'{"version":"\u003ca href=' + rb"'x'" + rb'\u003e\u0026\u2028\u2029 ' + "é 😀".encode()
+        rb'{"status":"\u003ca href=' + rb"'x'" + rb'\u003e\u0026\u2028\u2029 ' + "é 😀".encode()
         + b'"}'
     )  # fmt: skip
-    assert json.loads(data) == {"version": text}
+    assert json.loads(data) == {"status": text}
 
 
 @given(st.text())
 def test_escaping_changes_no_text(text: str) -> None:
-    data = encode(wire.VersionResponse(version=text))
+    data = encode(wire.StatusLine(status=text))
 
-    assert json.loads(data) == {"version": text}
+    assert json.loads(data) == {"status": text}
     assert not any(mark in data.decode() for mark in "<>&\u2028\u2029\n")
 
 
