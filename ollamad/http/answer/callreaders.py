@@ -329,18 +329,25 @@ def _unpadded(text: str, opening: str, closing: str) -> str:
 
 
 def _python(form: CallFormat, declared: DeclaredTools) -> Story:
+    """A list of calls; or, between marks, calls one after the other."""
     is_bare = not form.trigger
+    closing = form.end.lstrip().removeprefix(")").lstrip().removeprefix("]").strip()
     blank = Blank()
     yield blank
-    if blank.next != "[":
+    if blank.next == "[":
+        value = Value(is_python=True)
+        yield value
+        text = value.text
+    elif is_bare or not closing:
         return False
-    value = Value(is_python=True)
-    yield value
-    calls = _python_calls(value.text, form, declared)
+    else:
+        until = Until(closing)
+        yield until
+        text, closing = until.before, ""
+    calls = _python_calls(text, form, declared)
     if not calls or (is_bare and not all(call.name in declared for call in calls)):
         return False
     yield from calls
-    closing = form.end.lstrip().removeprefix(")").lstrip().removeprefix("]").strip()
     if closing:
         yield Follow(closing)
     return True

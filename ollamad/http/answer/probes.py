@@ -25,6 +25,8 @@ from ollamad.wallclock import SystemWallClock, WallClock
 PROBES_MAX: Final = 48
 PROBES_CPU_S_MAX: Final = 1.0
 """Processor time after which no further probe begins. Usual templates take 0.02 s for all."""
+TURN_CHARS_MAX: Final = 1 << 14
+"""Length of what is compared. The longest that templates write of so little has a tenth of it."""
 
 USER: Final = "zqask"
 ANSWER: Final = "zqanswer"
@@ -127,7 +129,8 @@ class Prober:
         except OllamadError:
             return None  # A template may refuse a conversation; that one tells nothing then.
         at = text.rfind(USER)
-        return text[at + len(USER) :] if at >= 0 else text
+        turn = text[at + len(USER) :] if at >= 0 else text
+        return turn if len(turn) <= TURN_CHARS_MAX else None
 
     def _jinja(self, messages: Sequence[Mapping[str, Any]], opens: bool, think: Think) -> str:
         variables: dict[str, Any] = {

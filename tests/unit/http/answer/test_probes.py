@@ -9,7 +9,7 @@ import pytest
 from ollamad.errors import TemplateBroken
 from ollamad.http.answer import probes
 from ollamad.http.answer.format import SHOWN_TOKENS_MAX, AnswerFormat, format_of
-from ollamad.http.answer.probes import FIRST, PROBES_MAX, Prober
+from ollamad.http.answer.probes import FIRST, PROBES_MAX, TURN_CHARS_MAX, Prober
 from tests.unit.http.answer.reading import ADD
 
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
@@ -27,6 +27,11 @@ def test_a_prober_has_so_much_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "PROBES_CPU_S_MAX", -1.0)
 
     assert Prober(CHAT).answer(calls=[FIRST]) is None
+
+
+def test_a_turn_of_any_length_is_none() -> None:
+    assert Prober(CHAT + "x" * (TURN_CHARS_MAX - 20)).opening() is not None
+    assert Prober(CHAT + "x" * (TURN_CHARS_MAX + 20)).opening() is None
 
 
 def test_a_template_that_wastes_time_costs_little_more_than_one_that_does_not() -> None:
