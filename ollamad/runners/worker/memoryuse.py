@@ -24,11 +24,14 @@ _ANONYMOUS_FIELDS: Final = 5
 """Fields of a mapping's first line where it has no name."""
 
 
-def memory_use(promised_before: int = 0, buffers: BufferSizes | None = None) -> MemoryUse:
+def memory_use(
+    promised_before: int = 0, buffers: BufferSizes | None = None, later_bytes: int = 0
+) -> MemoryUse:
     """Return what is used now.
 
     *promised_before* is what had been promised before the model came: to libraries, which reserve
-    more than they ever use.
+    more than they ever use. *later_bytes* is what the engine has not asked the system for yet and
+    will; it counts as promised.
     """
     fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
 
@@ -38,7 +41,7 @@ def memory_use(promised_before: int = 0, buffers: BufferSizes | None = None) -> 
     return MemoryUse(
         anonymous_bytes=in_bytes("RssAnon") + in_bytes("RssShmem"),
         file_bytes=in_bytes("RssFile"),
-        promised_bytes=max(promised_bytes() - promised_before, 0),
+        promised_bytes=max(promised_bytes() - promised_before, 0) + later_bytes,
         buffers=buffers,
     )
 

@@ -70,3 +70,9 @@ def test_what_is_held_is_what_was_touched_promised_and_mapped() -> None:
     memory = MemoryUse(anonymous_bytes=1, promised_bytes=20, file_bytes=300)
 
     assert memory.held_bytes == 321
+
+
+def test_what_the_engine_will_take_later_is_promised() -> None:
+    before = promised_bytes()
+
+    assert memory_use(before + MIB, later_bytes=5 * MIB).promised_bytes == 5 * MIB
