@@ -43,7 +43,7 @@ async def test_a_format_that_cannot_be_kept_to_is_refused_before_a_model_is_load
 
         assert answer.status == 400
         assert message in answer.json["error"]
-        assert site.house.supervisor.loaded() == ()
+        assert site.house.supervisor.residents() == ()
 
 
 @pytest.mark.parametrize(

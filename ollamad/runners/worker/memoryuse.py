@@ -51,8 +51,14 @@ def memory_before() -> MemoryBefore:
     )
 
 
-def memory_use(before: MemoryBefore, buffers: BufferSizes | None = None) -> MemoryUse:
-    """Return what is used now, on top of what there was *before*."""
+def memory_use(
+    before: MemoryBefore, buffers: BufferSizes | None = None, later_bytes: int = 0
+) -> MemoryUse:
+    """Return what is used now, on top of what there was *before*.
+
+    *later_bytes* is what the engine has not asked the system for yet and will; it counts as
+    promised.
+    """
     mappings = list(mappings_in(_SMAPS.read_text()))
     return MemoryUse(
         anonymous_bytes=own_memory_bytes(),
@@ -61,7 +67,8 @@ def memory_use(before: MemoryBefore, buffers: BufferSizes | None = None) -> Memo
             for mapping in mappings
             if mapping.file and mapping.file not in before.files
         ),
-        promised_bytes=max(promised_in(mappings, _stack_bytes()) - before.promised_bytes, 0),
+        promised_bytes=max(promised_in(mappings, _stack_bytes()) - before.promised_bytes, 0)
+        + later_bytes,
         buffers=buffers,
     )
 

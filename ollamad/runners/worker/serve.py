@@ -170,7 +170,7 @@ class EngineThread:
                 Loaded(
                     n_ctx=engine.n_ctx,
                     n_slots=engine.n_slots,
-                    memory=memory_use(before, engine.buffers),
+                    memory=memory_use(before, engine.buffers, engine.later_bytes),
                     memory_kind=engine.memory_kind,
                 )
             ]

@@ -91,3 +91,10 @@ def test_what_is_held_is_what_was_touched_promised_and_mapped() -> None:
     memory = MemoryUse(anonymous_bytes=1, promised_bytes=20, file_bytes=300)
 
     assert memory.held_bytes == 321
+
+
+def test_what_the_engine_will_take_later_is_promised() -> None:
+    before = memory_before()
+
+    more = MemoryBefore(before.promised_bytes + MIB)
+    assert memory_use(more, later_bytes=5 * MIB).promised_bytes == 5 * MIB
