@@ -21,7 +21,7 @@ KV_ELEMENT_BITS: Final[Mapping[str, float]] = MappingProxyType(
 )
 """Bits for one element of the KV cache, block scales included."""
 
-PROCESS_BYTES: Final = 29 * MIB
+PROCESS_BYTES: Final = 31 * MIB
 """What the interpreter and the engine's libraries have for themselves (measured). Their files are
 not counted: all runners share them with the page cache."""
 DEVICE_CONTEXT_BYTES: Final = 512 * MIB
