@@ -26,6 +26,7 @@ STATUS: Final[Mapping[type[OllamadError], int]] = {
     errors.NotGguf: 400,
     errors.ModelNotFound: 404,
     errors.BlobNotFound: 404,
+    errors.ResponseNotFound: 404,
     errors.QueueFull: 503,
     errors.Draining: 503,
     errors.CoolingDown: 503,

@@ -15,6 +15,7 @@ from ollamad.http.dialects import error_answer, error_body
 from ollamad.http.doors import JSON_TYPE, Doors
 from ollamad.http.linger import Linger
 from ollamad.http.ollama import blobs, chat, create, embed, generate, models
+from ollamad.http.openai import responses
 from ollamad.http.openapi import door as openapi
 from ollamad.http.origins import Origins
 from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
@@ -45,7 +46,7 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         RESPONSE_TIMEOUT=None,
         PROPAGATE_EXCEPTIONS=False,
     )
-    for room in (models, generate, chat, embed, create, openapi):
+    for room in (models, generate, chat, embed, create, responses, openapi):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one

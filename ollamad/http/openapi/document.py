@@ -69,6 +69,7 @@ def _add_schemas(api: Api, schemas: dict[str, Any]) -> Mapping[Kind, Any]:
     refs, components = msgspec.json.schema_components(
         kinds, ref_template=f"#/components/schemas/{api.name}.{{name}}"
     )
+    components |= api.shared
     for name in sorted(components):
         schemas[f"{api.name}.{name}"] = components[name]
     for (kind, field), schema in api.fields.items():

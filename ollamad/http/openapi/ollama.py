@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from ollamad.http.errors import ErrorBody
 from ollamad.http.ollama import wire
 from ollamad.http.openapi.rows import COMPUTES, NDJSON, READS, STORES, TEXT, Api, Reply, Row, Schema
+from ollamad.options import OPTIONS, OptionSpec, OptionType
 
 _KEEP_ALIVE: Final[Schema] = {
     "description": "How long the model stays after this: seconds or a duration such as `5m`; "
@@ -44,6 +46,39 @@ _TEXTS: Final[Schema] = {
 }
 _LICENSE: Final[Schema] = {**_TEXTS, "description": "A licence's text, or several."}
 
+_TYPES: Final[Mapping[OptionType, Schema]] = {
+    OptionType.INTEGER: {"type": ["integer", "null"]},
+    OptionType.FLOAT: {"type": ["number", "null"]},
+    OptionType.BOOLEAN: {"type": ["boolean", "null"]},
+    OptionType.STRINGS: {"type": ["array", "null"], "items": {"type": "string"}},
+    OptionType.NUMBERS: {"type": ["array", "null"], "items": {"type": "number"}},
+    OptionType.CHOICE: {},
+    OptionType.OVERRIDES: {"type": ["array", "null"], "items": {"type": "string"}},
+    OptionType.BIASES: {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": "number"},
+    },
+}
+
+
+def _option(spec: OptionSpec) -> Schema:
+    schema = dict(_TYPES[spec.type])
+    if spec.choices:
+        schema["enum"] = [*spec.choices, *([True, False] if "on" in spec.choices else []), None]
+    if spec.minimum is not None and spec.type in {OptionType.INTEGER, OptionType.FLOAT}:
+        schema["minimum"] = spec.minimum
+    if spec.maximum is not None:
+        schema["maximum"] = spec.maximum
+    return schema
+
+
+_OPTIONS: Final[Schema] = {
+    "description": "How the model is loaded and how it answers. Others are ignored.",
+    "type": "object",
+    "properties": {name: _option(spec) for name, spec in OPTIONS.items()},
+}
+_OPTIONS_REF: Final[Schema] = {"$ref": "#/components/schemas/ollama.Options"}
+
 _STREAM: Final = "One object, or one a line with `stream`."
 _NOTHING: Final = (Reply(content_type=""),)
 
@@ -52,17 +87,23 @@ OLLAMA: Final = Api(
     words="Ollama's own API. Durations are nanoseconds, times RFC 3339.",
     error=ErrorBody,
     parameters={"digest": "`sha256:` and 64 hexadecimal digits."},
+    shared={"Options": _OPTIONS},
     fields={
         (wire.GenerateRequest, "format"): _FORMAT,
         (wire.GenerateRequest, "think"): _THINK,
         (wire.GenerateRequest, "keep_alive"): _KEEP_ALIVE,
+        (wire.GenerateRequest, "options"): _OPTIONS_REF,
         (wire.ChatRequest, "format"): _FORMAT,
         (wire.ChatRequest, "think"): _THINK,
         (wire.ChatRequest, "keep_alive"): _KEEP_ALIVE,
+        (wire.ChatRequest, "options"): _OPTIONS_REF,
         (wire.EmbedRequest, "input"): _TEXTS,
+        (wire.EmbedRequest, "options"): _OPTIONS_REF,
         (wire.EmbedRequest, "keep_alive"): _KEEP_ALIVE,
+        (wire.EmbeddingsRequest, "options"): _OPTIONS_REF,
         (wire.EmbeddingsRequest, "keep_alive"): _KEEP_ALIVE,
         (wire.EmbedResponse, "embeddings"): _VECTORS,
+        (wire.CreateRequest, "parameters"): _OPTIONS_REF,
         (wire.CreateRequest, "license"): _LICENSE,
     },
     rows=(

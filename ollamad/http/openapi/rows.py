@@ -74,6 +74,8 @@ class Api:
     rows: Sequence[Row]
     error: Kind
     """What an error's body is."""
+    shared: Mapping[str, Schema] = dataclasses.field(default_factory=dict)
+    """Schemas that are no type's, by their names; *fields* refer to them."""
     fields: Mapping[tuple[Kind, str], Schema] = dataclasses.field(default_factory=dict)
     """What types cannot say of fields (by their names on the wire), since the doors check these
     values themselves."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from ollamad.http.errors import ErrorBody
 from ollamad.http.openapi.ollama import OLLAMA
+from ollamad.http.openapi.openai import OPENAI
 from ollamad.http.openapi.rows import Api, Reply, Row
 
 DAEMON: Final = Api(
@@ -23,4 +24,4 @@ DAEMON: Final = Api(
     ),
 )
 
-APIS: Final[tuple[Api, ...]] = (OLLAMA, DAEMON)
+APIS: Final[tuple[Api, ...]] = (OLLAMA, OPENAI, DAEMON)
