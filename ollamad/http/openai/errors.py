@@ -40,6 +40,11 @@ class ErrorBody(msgspec.Struct):
     error: ErrorDetail
 
 
+def refused(param: str, words: str, code: str | None = None) -> InvalidBody:
+    """Return an error about the field *param*."""
+    return InvalidBody(f"{param}: {words}", param=param, code=code)
+
+
 def openai_error(status: int, message: str, error: OllamadError | None = None) -> bytes:
     """Return an error's body."""
     return msgspec.json.encode(ErrorBody(error_detail(status, message, error)))
