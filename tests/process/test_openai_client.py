@@ -16,7 +16,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from tests.process.conftest import MODEL
-from tests.process.daemonprocess import DaemonProcess
+from tests.process.daemonprocess import DaemonProcess, a_daemon
 from tests.process.minilm import RankHead, write_minilm
 
 pytestmark = [pytest.mark.process, pytest.mark.model]
@@ -158,7 +158,7 @@ def test_a_bias_keeps_a_token_away(api: openai.OpenAI, client: ollama.Client) ->
         (choice,) = api.completions.create(
             model=MODEL, prompt="The sky is", max_tokens=1, temperature=0, **more
         ).choices
-        return choice.text
+        return str(choice.text)
 
     context = client.generate(
         MODEL, "The sky is", raw=False, options={"temperature": 0, "num_predict": 1}
@@ -366,8 +366,6 @@ def test_a_stream_that_is_closed_frees_its_slots_at_once(
 def test_a_runner_that_cannot_be_replaced_ends_a_stream_with_an_error(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    from tests.process.daemonprocess import a_daemon
-
     environ = {"OLLAMA_NUM_PARALLEL": "1", "OLLAMA_CONTEXT_LENGTH": "2048"}
     folder = tmp_path_factory.mktemp("unhealed")
     config = folder / "config.toml"
