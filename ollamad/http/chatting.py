@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -87,11 +87,9 @@ def resolve_think(model: StoredModel, think: Think, shown_name: str) -> Think:
 
 async def prepare(doors: Doors, model: StoredModel, lease: Lease, asked: ChatAsked) -> Prepared:
     """Return *asked* as a prompt for *model*. Raises TemplateBroken, ContextTooLong."""
-    renderer = Renderer(model, doors.clock)
-    tools = () if asked.tool_choice.mode is ToolMode.NONE else asked.tools
     prompt, n_dropped = await fit(
         conversation(model, asked.messages),
-        lambda some: renderer.chat(some, tools=tools, think=asked.think),
+        _rendering(doors, model, asked),
         lease.tokenize,
         n_ctx=lease.n_ctx,
         may_truncate=asked.may_truncate,
@@ -102,6 +100,19 @@ async def prepare(doors: Doors, model: StoredModel, lease: Lease, asked: ChatAsk
         format=format_of(template_of(model)),
         n_dropped=n_dropped,
     )
+
+
+def render(doors: Doors, model: StoredModel, asked: ChatAsked) -> Prompt:
+    """Return all of *asked* as a prompt, whether it fits or not. Raises TemplateBroken."""
+    return _rendering(doors, model, asked)(conversation(model, asked.messages))
+
+
+def _rendering(
+    doors: Doors, model: StoredModel, asked: ChatAsked
+) -> Callable[[Sequence[Message]], Prompt]:
+    renderer = Renderer(model, doors.clock)
+    tools = () if asked.tool_choice.mode is ToolMode.NONE else asked.tools
+    return lambda some: renderer.chat(some, tools=tools, think=asked.think)
 
 
 class ChatStream:

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
+from ollamad.http.anthropic import messages
 from ollamad.http.dialects import error_answer, error_body
 from ollamad.http.doors import JSON_TYPE, Doors
 from ollamad.http.linger import Linger
@@ -44,7 +45,7 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         RESPONSE_TIMEOUT=None,
         PROPAGATE_EXCEPTIONS=False,
     )
-    for room in (models, generate, chat, embed, create):
+    for room in (models, generate, chat, embed, create, messages):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one
