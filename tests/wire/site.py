@@ -106,11 +106,14 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def a_site(
-    folder: Path, *scripts: Script, scheduling: SchedulingConfig | None = None
+    folder: Path,
+    *scripts: Script,
+    scheduling: SchedulingConfig | None = None,
+    chat_template: str = CHAT_TEMPLATE,
 ) -> AsyncIterator[Site]:
     """Serve the application with one stored model, `tiny:latest`."""
     store = Store(folder / "models")
-    digest = a_gguf_blob(store, folder, chat_template=CHAT_TEMPLATE)
+    digest = a_gguf_blob(store, folder, chat_template=chat_template)
     spec = CreateSpec(name=ModelName.parse("tiny"), files={"tiny.gguf": str(digest)})
     created(store, spec)
     # Words take no time that a duration on the wire would show.

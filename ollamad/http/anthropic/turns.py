@@ -185,9 +185,7 @@ def _check_image(source: dict[str, Any], where: str) -> None:
                 base64.b64decode(data, validate=True)
             except binascii.Error as exc:
                 raise InvalidBody(f"invalid base64 image data: {where}: {exc}") from exc
-        case {"type": "base64"} | {}:
-            raise InvalidBody("invalid image source")
-        case {"type": str(kind)}:
+        case {"type": str(kind)} if kind != "base64":
             raise InvalidBody(
                 f"invalid image source type: {kind}. Only base64 images are supported."
             )
