@@ -20,7 +20,7 @@ PLAIN = a_model()
 ABLE = a_model(capabilities=("completion", "tools", "thinking"))
 
 
-def read(model: StoredModel = ABLE, **fields: object) -> ChatAsked:
+def read(model: StoredModel = ABLE, /, **fields: object) -> ChatAsked:
     return asked_of(decode_body(a_body(**fields), MessagesRequest), model)[0]
 
 
