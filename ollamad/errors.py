@@ -49,6 +49,15 @@ class TemplateBroken(BadRequest):
 class ContextTooLong(BadRequest):
     """The prompt has more tokens than the model's context holds."""
 
+    def __init__(
+        self, message: str, *, n_prompt: int | None = None, n_ctx: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.n_prompt = n_prompt
+        """Tokens of the prompt; `None` where they were counted in the runner only."""
+        self.n_ctx = n_ctx
+        """Tokens that the context holds."""
+
 
 class CapabilityMissing(BadRequest):
     """The model cannot do this at all (for example think, or call tools)."""

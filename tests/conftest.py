@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.nvml.library import build
+from tests.templatefolder import templates
+from tools.machine import SetupError
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +17,12 @@ def nvml_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nvml")
     build(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def chat_templates() -> dict[str, str]:
+    """The chat templates of larger models, by name; fetched once, so the first time takes long."""
+    try:
+        return templates()
+    except SetupError as exc:
+        pytest.skip(f"the templates cannot be fetched: {exc}")

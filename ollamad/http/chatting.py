@@ -17,8 +17,10 @@ from ollamad.errors import CapabilityMissing
 from ollamad.http.answer.format import AnswerFormat, format_of
 from ollamad.http.answer.parts import AnswerParser, Parts
 from ollamad.http.doors import Doors
+from ollamad.http.prompt.fitting import Truncation, fit, room_for
 from ollamad.http.prompt.gotemplate.chat import Think
-from ollamad.http.prompt.render import Message, Prompt, Renderer, conversation, fit, template_of
+from ollamad.http.prompt.prompt import Message, Prompt
+from ollamad.http.prompt.render import Renderer, conversation, template_of
 from ollamad.http.streaming import whole_answer
 from ollamad.modelinfo import StoredModel
 from ollamad.options import SamplingOptions
@@ -73,8 +75,8 @@ class Prepared:
     asked: ChatAsked
     prompt: Prompt
     format: AnswerFormat
-    n_dropped: int = 0
-    """Messages that did not fit and were left out."""
+    truncation: Truncation | None = None
+    """What did not fit and was left out."""
 
 
 def resolve_think(model: StoredModel, think: Think, shown_name: str) -> Think:
@@ -87,18 +89,23 @@ def resolve_think(model: StoredModel, think: Think, shown_name: str) -> Think:
 
 async def prepare(doors: Doors, model: StoredModel, lease: Lease, asked: ChatAsked) -> Prepared:
     """Return *asked* as a prompt for *model*. Raises TemplateBroken, ContextTooLong."""
-    prompt, n_dropped = await fit(
+    fitted = await fit(
         conversation(model, asked.messages),
         _rendering(doors, model, asked),
         lease.tokenize,
-        n_ctx=lease.n_ctx,
-        may_truncate=asked.may_truncate,
+        room_for(
+            lease.n_ctx,
+            asked.sampling,
+            may_truncate=asked.may_truncate,
+            shift=asked.shift,
+            add_bos=model.facts.add_bos,
+        ),
     )
     return Prepared(
         asked=asked,
-        prompt=prompt,
+        prompt=fitted.prompt,
         format=format_of(template_of(model)),
-        n_dropped=n_dropped,
+        truncation=fitted.truncation,
     )
 
 
@@ -148,10 +155,12 @@ def start(lease: Lease, prepared: Prepared, *, n: int = 0) -> ChatStream:
     sampling = asked.sampling
     if n and sampling.seed >= 0:
         sampling = msgspec.structs.replace(sampling, seed=sampling.seed + n)
+    prompt = prepared.prompt
     mailbox = lease.generate(
-        prepared.prompt.text,
+        "" if prompt.tokens else prompt.text,
         sampling,
-        add_special=prepared.prompt.add_special,
+        context=prompt.tokens,
+        add_special=prompt.add_special,
         n_logprobs=asked.n_logprobs,
         grammar=asked.grammar,
         shift=asked.shift,

@@ -11,7 +11,7 @@ from ollamad.http.anthropic.reading import asked_of, check_early
 from ollamad.http.anthropic.wire import MessagesRequest, TokenCount
 from ollamad.http.chatting import render
 from ollamad.http.doors import Doors, read_keep_alive
-from ollamad.http.prompt.render import Prompt
+from ollamad.http.prompt.prompt import Prompt
 from ollamad.supervisor.leases import Lease
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from ollamad.errors import OllamadError
+from ollamad.errors import ContextTooLong, OllamadError
 from ollamad.http.errors import status_of
 from ollamad.http.sse import event
 
@@ -40,9 +40,12 @@ class _Body(msgspec.Struct):
     request_id: str
 
 
-def anthropic_error(status: int, message: str, _error: OllamadError | None = None) -> bytes:
+def anthropic_error(status: int, message: str, error: OllamadError | None = None) -> bytes:
     """Return an error's body."""
     other = "api_error" if status >= _OURS_FROM else "invalid_request_error"
+    if isinstance(error, ContextTooLong) and error.n_prompt is not None:
+        # By these words agents know that it is time to shorten a conversation, and by how much.
+        message = f"prompt is too long: {error.n_prompt} tokens > {error.n_ctx} maximum"
     detail = _Detail(_TYPES.get(status, other), message)
     return msgspec.json.encode(_Body("error", detail, f"req_{secrets.token_hex(_ID_BYTES)}"))
 

@@ -21,7 +21,7 @@ from ollamad.http.ollama.wire import (
     ToolCall,
     encode,
 )
-from ollamad.http.prompt.render import Message
+from ollamad.http.prompt.prompt import Message
 from ollamad.http.streaming import AnswerLines
 from ollamad.runners.mailbox import Piece
 from ollamad.runners.protocol import Delta, Finished

@@ -15,7 +15,9 @@ from ollamad.http.ollama.wire import (
     LinePattern,
     encode,
 )
-from ollamad.http.prompt.render import Message, Prompt, Renderer, conversation, fit
+from ollamad.http.prompt.fitting import fit, fit_text, room_for
+from ollamad.http.prompt.prompt import Message, Prompt
+from ollamad.http.prompt.render import Renderer, conversation
 from ollamad.http.streaming import AnswerLines, whole_answer
 from ollamad.modelinfo import StoredModel
 from ollamad.runners.mailbox import Piece
@@ -52,10 +54,10 @@ async def _generate(doors: Doors, body: GenerateRequest) -> Response:
     if body.debug_render_only:
         return json_answer(_rendered(doors, body, prompt))
     mailbox = lease.generate(
-        prompt.text,
+        "" if prompt.tokens else prompt.text,
         asked.sampling,
         add_special=prompt.add_special,
-        context=tuple(body.context),
+        context=prompt.tokens or tuple(body.context),
         n_logprobs=asked.n_logprobs,
         grammar=asked.grammar,
         shift=asked.shift,
@@ -78,24 +80,33 @@ async def _prompt(
     doors: Doors, body: GenerateRequest, model: StoredModel, lease: Lease, asked: answers.Asked
 ) -> Prompt:
     """Return the text for the model: raw, filled in between, or as a small chat."""
+    context = tuple(body.context)
+    room = room_for(
+        lease.n_ctx,
+        asked.sampling,
+        may_truncate=body.truncate,
+        shift=asked.shift,
+        add_bos=model.facts.add_bos,
+    )
     if body.raw:
-        return Prompt(body.prompt)
+        return (await fit_text(Prompt(body.prompt), lease.tokenize, room)).prompt
     renderer = Renderer(model, doors.clock, body.template or None)
     if body.suffix:
-        return renderer.suffix(body.prompt, body.suffix)
+        between = renderer.suffix(body.prompt, body.suffix)
+        return (await fit_text(between, lease.tokenize, room, context=context)).prompt
     user: Message = {"role": "user", "content": body.prompt}
     system: list[Message] = [{"role": "system", "content": body.system}] if body.system else []
     messages = [*system, user]
     if not body.context:  # Else the earlier turns are in the context, the stored ones among them.
         messages = conversation(model, messages)
-    prompt, _ = await fit(
+    fitted = await fit(
         messages,
         lambda some: renderer.chat(some, think=asked.think),
         lease.tokenize,
-        n_ctx=lease.n_ctx,
-        may_truncate=body.truncate,
+        room,
+        context=context,
     )
-    return prompt
+    return fitted.prompt
 
 
 class _Answer:

@@ -1,13 +1,12 @@
-"""Messages to a prompt: which template, which messages, and how many of them fit."""
+"""Messages to a prompt: which template, which messages. How many of them fit is `fitting`'s."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ollamad.errors import CapabilityMissing, ContextTooLong
+from ollamad.errors import CapabilityMissing
 from ollamad.http.prompt.gotemplate.chat import (
     ChatMessage,
     Think,
@@ -18,6 +17,7 @@ from ollamad.http.prompt.gotemplate.template import Template
 from ollamad.http.prompt.gotemplate.template import parse as parse_go
 from ollamad.http.prompt.gotemplate.tools import Tool, ToolCall
 from ollamad.http.prompt.jinja import check_template, render_jinja
+from ollamad.http.prompt.prompt import Message, Prompt
 from ollamad.modelinfo import StoredModel
 from ollamad.registry.capabilities import is_jinja, prefers_embedded
 from ollamad.wallclock import WallClock
@@ -26,20 +26,6 @@ PLAIN_TEMPLATE: Final = "{{ .Prompt }}"
 """Ollama's template for a model that has none: the text itself."""
 
 _TEMPLATES_CACHED: Final = 64
-_TOKENS_ADDED_MAX: Final = 3
-"""What tokenizers add to a text: its begin, its end, and some a space in front."""
-
-Message = Mapping[str, Any]
-"""One message as the API has it: `role`, `content` and what else there is."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prompt:
-    """Text for the model."""
-
-    text: str
-    add_special: bool = True
-    """Let the tokenizer put its begin-of-sequence token in front."""
 
 
 @functools.lru_cache(maxsize=_TEMPLATES_CACHED)
@@ -191,54 +177,3 @@ def conversation(model: StoredModel, messages: Sequence[Message]) -> list[Messag
     if model.system and not has_system:
         whole.insert(0, {"role": "system", "content": model.system})
     return whole
-
-
-Tokenize = Callable[[str], Awaitable[tuple[int, ...]]]
-"""Counts tokens: a text to its token ids."""
-
-
-async def fit(
-    messages: Sequence[Message],
-    render: Callable[[Sequence[Message]], Prompt],
-    tokenize: Tokenize,
-    *,
-    n_ctx: int,
-    may_truncate: bool,
-) -> tuple[Prompt, int]:
-    """Return the prompt of as much of a conversation as fits, and how many messages were left out.
-
-    The oldest messages go first; system messages and the last message always stay.
-    Raises ContextTooLong, with the numbers, when even that does not fit or nothing may go.
-    """
-    prompt = render(messages)
-    # A token has at least one byte, so a short text needs no counting.
-    if len(prompt.text.encode()) + _TOKENS_ADDED_MAX < n_ctx:
-        return prompt, 0
-    n_tokens = len(await tokenize(prompt.text))
-    if n_tokens < n_ctx:
-        return prompt, 0
-    droppable = [n for n, message in enumerate(messages[:-1]) if message["role"] != "system"]
-    too_few, enough = 0, len(droppable)
-    best: Prompt | None = None
-    if may_truncate and enough:
-        best = render(_without(messages, droppable))
-        n_tokens = len(await tokenize(best.text))
-    if best is None or n_tokens >= n_ctx:
-        raise ContextTooLong(
-            f"the prompt has {n_tokens} tokens, but the context holds {n_ctx}; shorten the "
-            "prompt, or raise num_ctx if the model allows it"
-        )
-    # The fewest messages to leave out, by bisection: each try costs a rendering and a tokenizing.
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        tried = render(_without(messages, droppable[:middle]))
-        if len(await tokenize(tried.text)) < n_ctx:
-            best, enough = tried, middle
-        else:
-            too_few = middle
-    return best, enough
-
-
-def _without(messages: Sequence[Message], dropped: Sequence[int]) -> list[Message]:
-    gone = frozenset(dropped)
-    return [message for index, message in enumerate(messages) if index not in gone]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ollamad.errors import QueueFull
+from ollamad.errors import ContextTooLong, QueueFull
 from ollamad.http.anthropic.errors import anthropic_error, error_event
 
 
@@ -33,6 +33,18 @@ def test_a_status_has_its_type(status: int, kind: str) -> None:
         "type": kind,
         "message": "words",
     }
+
+
+def test_a_prompt_that_is_too_long_is_told_in_the_words_that_agents_know() -> None:
+    counted = ContextTooLong("too long", n_prompt=5000, n_ctx=4096)
+    uncounted = ContextTooLong("the runner says so")
+
+    told = [
+        json.loads(anthropic_error(400, str(one), one))["error"] for one in (counted, uncounted)
+    ]
+
+    assert told[0]["message"] == "prompt is too long: 5000 tokens > 4096 maximum"
+    assert told[1]["message"] == "the runner says so"
 
 
 def test_an_error_in_an_answer_is_its_last_event() -> None:

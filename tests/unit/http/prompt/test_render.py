@@ -1,26 +1,15 @@
-"""Conversations become prompts: the right template, the right messages, and as many as fit."""
+"""Conversations become prompts: the right template, and the right messages."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ollamad.errors import CapabilityMissing, ContextTooLong, TemplateBroken
-from ollamad.http.prompt.render import (
-    PLAIN_TEMPLATE,
-    Message,
-    Prompt,
-    Renderer,
-    check,
-    conversation,
-    fit,
-    template_of,
-)
+from ollamad.errors import CapabilityMissing, TemplateBroken
+from ollamad.http.prompt.prompt import Message
+from ollamad.http.prompt.render import PLAIN_TEMPLATE, Renderer, check, conversation, template_of
 from ollamad.modelinfo import StoredMessage, StoredModel
 from ollamad.registry.capabilities import is_jinja
 from tests.unit.http.models import FixedClock, a_model
@@ -274,147 +263,3 @@ def test_a_system_message_later_on_replaces_nothing() -> None:
 
 def test_a_model_without_a_system_prompt_gets_none() -> None:
     assert conversation(a_model(), [said("user", "Hi")]) == [said("user", "Hi")]
-
-
-# What fits
-
-
-class Counting:
-    """Renders messages as their contents, and has a token for each character."""
-
-    def __init__(self) -> None:
-        self.n_tokenized = 0
-
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        return Prompt("".join(message["content"] for message in messages))
-
-    async def tokenize(self, text: str) -> tuple[int, ...]:
-        self.n_tokenized += 1
-        return tuple(text.encode())
-
-
-async def fitted(
-    messages: Sequence[Message], n_ctx: int, *, may_truncate: bool = True
-) -> tuple[str, int, int]:
-    """Return the text, the messages left out, and how often the tokenizer was asked."""
-    counting = Counting()
-    prompt, dropped = await fit(
-        messages, counting.render, counting.tokenize, n_ctx=n_ctx, may_truncate=may_truncate
-    )
-    return prompt.text, dropped, counting.n_tokenized
-
-
-async def test_a_short_prompt_is_not_even_counted() -> None:
-    assert await fitted([said("user", "abc")], n_ctx=100) == ("abc", 0, 0)
-
-
-async def test_a_prompt_that_just_fits_is_kept_whole() -> None:
-    messages = [said("user", "a" * 5), said("user", "b" * 4)]
-
-    assert await fitted(messages, n_ctx=10) == ("aaaaabbbb", 0, 1)
-
-
-async def test_a_prompt_must_leave_room_for_one_token() -> None:
-    messages = [said("user", "a" * 5), said("user", "b" * 5)]
-
-    assert await fitted(messages, n_ctx=10) == ("bbbbb", 1, 2)
-
-
-async def test_what_the_tokenizer_adds_is_reckoned_with() -> None:
-    """Counting is only skipped when begin, end and a space in front would also fit."""
-
-    async def tokenize(text: str) -> tuple[int, ...]:
-        return (1, 29871, *text.encode(), 2)
-
-    counting = Counting()
-    prompt, dropped = await fit(
-        [said("user", "aaaa"), said("user", "bbb")],
-        counting.render,
-        tokenize,
-        n_ctx=10,
-        may_truncate=True,
-    )
-
-    assert (prompt.text, dropped) == ("bbb", 1)
-
-
-async def test_the_fewest_oldest_messages_are_left_out() -> None:
-    messages = [said("user", letter * 3) for letter in "abcdefgh"]
-
-    text, dropped, _ = await fitted(messages, n_ctx=11)
-
-    assert (text, dropped) == ("fffggghhh", 5)
-
-
-async def test_system_messages_stay_wherever_they_are() -> None:
-    messages = [
-        said("system", "S1."),
-        said("user", "aaaa"),
-        said("system", "S2."),
-        said("assistant", "bbbb"),
-        said("user", "cccc"),
-    ]
-
-    assert (await fitted(messages, n_ctx=16))[:2] == ("S1.S2.bbbbcccc", 1)
-    assert (await fitted(messages, n_ctx=12))[:2] == ("S1.S2.cccc", 2)
-
-
-async def test_the_last_message_stays_even_when_nothing_else_does() -> None:
-    messages = [said("user", "a" * 50), said("assistant", "b" * 50), said("user", "last")]
-
-    assert (await fitted(messages, n_ctx=5))[:2] == ("last", 2)
-
-
-@pytest.mark.parametrize("messages", [[said("user", "x" * 20)], [said("system", "x" * 20)] * 2])
-async def test_what_cannot_be_made_to_fit_is_refused_with_the_numbers(
-    messages: list[Message],
-) -> None:
-    n_tokens = 20 * len(messages)
-
-    with pytest.raises(ContextTooLong, match=f"has {n_tokens} tokens, .* holds 10; .*num_ctx"):
-        await fitted(messages, n_ctx=10)
-
-
-async def test_the_numbers_are_those_of_the_shortest_try() -> None:
-    messages = [said("user", "a" * 100), said("system", "s" * 5), said("user", "b" * 20)]
-
-    with pytest.raises(ContextTooLong, match="has 25 tokens"):
-        await fitted(messages, n_ctx=10)
-
-
-async def test_nothing_is_left_out_unless_it_may_be() -> None:
-    messages = [said("user", "a" * 20), said("user", "b")]
-
-    with pytest.raises(ContextTooLong, match="has 21 tokens, but the context holds 10"):
-        await fitted(messages, n_ctx=10, may_truncate=False)
-
-
-async def test_no_messages_at_all_are_an_empty_prompt() -> None:
-    assert await fitted([], n_ctx=4) == ("", 0, 0)
-    with pytest.raises(ContextTooLong, match="has 0 tokens, but the context holds 0"):
-        await fitted([], n_ctx=0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from(["system", "user"]), st.integers(0, 9)), max_size=40),
-    st.integers(1, 60),
-)
-async def test_as_much_as_possible_is_kept_with_few_calls_of_the_tokenizer(
-    sizes: list[tuple[str, int]], n_ctx: int
-) -> None:
-    messages = [said(role, "x" * size) for role, size in [*sizes, ("user", 1)]]
-    droppable = [size for role, size in sizes if role == "user"]
-    total = sum(len(message["content"]) for message in messages)
-    fewest = next(
-        (n for n in range(len(droppable) + 1) if total - sum(droppable[:n]) < n_ctx), None
-    )
-    if fewest is None:
-        with pytest.raises(ContextTooLong):
-            await fitted(messages, n_ctx)
-        return
-
-    text, dropped, n_tokenized = await fitted(messages, n_ctx)
-
-    assert (len(text), dropped) == (total - sum(droppable[:fewest]), fewest)
-    assert n_tokenized <= 2 + math.ceil(math.log2(max(len(droppable), 1)))
