@@ -1,0 +1,96 @@
+"""`litellm`, which speaks each of the three APIs, by the route that a model's name begins with."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from tests.compat.ollamaclient import copied_calls
+from tests.compat.place import (
+    ABOUT_FRANCE,
+    ANSWER_TOKENS,
+    CALLER,
+    CHATTER,
+    COUNT,
+    EMBEDDER,
+    LONG_TOKENS,
+    NOBODY,
+    SKY,
+    TEXTS,
+    WEATHER,
+    Country,
+    Place,
+    assert_answers,
+    assert_calls_weather,
+    assert_is_country,
+    assert_near,
+    assert_streamed,
+)
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # Else its import asks the network.
+import litellm
+
+_PATHS = {"openai": "/v1"}
+
+
+class Client:
+    """Tries it."""
+
+    def __init__(self, place: Place, route: str) -> None:
+        self._place = place
+        self._route = route
+        self._where = {"api_base": place.url + _PATHS.get(route, ""), "api_key": "any"}
+
+    def chat(self) -> None:
+        assert_answers(self._ask().choices[0].message.content)
+
+    def streaming(self) -> None:
+        parts = [part.choices[0].delta.content for part in self._ask(stream=True)]
+        assert_streamed(parts, self._ask().choices[0].message.content)
+
+    def tools(self) -> None:
+        if self._route == "ollama_chat":  # Whose API cannot force a call.
+            answer = self._ask(CALLER, messages=copied_calls(), tools=[WEATHER])
+        else:
+            answer = self._ask(tools=[WEATHER], tool_choice="required", max_tokens=200)
+        call, *_ = answer.choices[0].message.tool_calls
+        assert_calls_weather(call.function.name, json.loads(call.function.arguments))
+
+    def structured_output(self) -> None:
+        answer = self._ask(
+            messages=[{"role": "user", "content": ABOUT_FRANCE}],
+            response_format=Country,
+            max_tokens=200,
+        )
+        assert_is_country(Country.model_validate_json(answer.choices[0].message.content))
+
+    def embeddings(self) -> None:
+        route = "ollama" if self._route == "ollama_chat" else self._route
+        answer = litellm.embedding(f"{route}/{EMBEDDER}", input=list(TEXTS), **self._where)
+        assert_near([one["embedding"] for one in answer.data])
+
+    def errors(self) -> None:
+        with pytest.raises(litellm.exceptions.APIError if False else Exception, match="not found"):
+            self._ask(NOBODY)
+
+    def cancellation(self) -> None:
+        with self._place.leaving():
+            messages = [{"role": "user", "content": COUNT}]
+            stream = self._ask(messages=messages, max_tokens=LONG_TOKENS, stream=True)
+            next(stream)
+            stream.close()
+
+    def _ask(self, model: str = CHATTER, **fields: Any) -> Any:  # a whole answer or a stream of it
+        return litellm.completion(
+            f"{self._route}/{model}",
+            **{
+                "messages": [{"role": "user", "content": SKY}],
+                "temperature": 0,
+                "max_tokens": ANSWER_TOKENS,
+                **self._where,
+                **fields,
+            },
+        )
