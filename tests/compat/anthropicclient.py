@@ -11,6 +11,7 @@ from anthropic.types import Message
 from tests.compat.place import (
     ABOUT_FRANCE,
     ANSWER_TOKENS,
+    CALL_TOKENS,
     CHATTER,
     COUNT,
     LONG_TOKENS,
@@ -54,7 +55,7 @@ class Client:
     def tools(self) -> None:
         for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
             alone = {**choice, "disable_parallel_tool_use": True}
-            message = self._ask(tools=[TOOL], tool_choice=alone, max_tokens=200)
+            message = self._ask(tools=[TOOL], tool_choice=alone, max_tokens=CALL_TOKENS)
             (call,) = [block for block in message.content if block.type == "tool_use"]
             assert_calls_weather(call.name, call.input)
             assert message.stop_reason == "tool_use"
@@ -64,7 +65,7 @@ class Client:
             **self._fields(
                 messages=[{"role": "user", "content": ABOUT_FRANCE}],
                 output_format=Country,
-                max_tokens=200,
+                max_tokens=CALL_TOKENS,
             )
         )
         assert_is_country(message.parsed_output)

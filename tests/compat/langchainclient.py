@@ -12,6 +12,7 @@ from langchain_ollama import ChatOllama, OllamaEmbeddings
 from tests.compat.place import (
     ABOUT_FRANCE,
     ANSWER_TOKENS,
+    CALL_TOKENS,
     CALLER,
     CHATTER,
     CITIES,
@@ -46,12 +47,18 @@ class Client:
         assert_streamed(parts, self._model().invoke(SKY).text)
 
     def tools(self) -> None:
-        answer = self._model(CALLER).bind_tools([WEATHER]).invoke(_copied_calls())
+        answer = (
+            self._model(CALLER, num_predict=CALL_TOKENS)
+            .bind_tools([WEATHER])
+            .invoke(_copied_calls())
+        )
         (call,) = answer.tool_calls
         assert_calls_weather(call["name"], call["args"])
 
     def structured_output(self) -> None:
-        model = self._model(num_predict=200).with_structured_output(Country, method="json_schema")
+        model = self._model(num_predict=CALL_TOKENS).with_structured_output(
+            Country, method="json_schema"
+        )
         assert_is_country(model.invoke(ABOUT_FRANCE))
 
     def embeddings(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.compat.place import (
     ABOUT_FRANCE,
     ANSWER_TOKENS,
+    CALL_TOKENS,
     CALLER,
     CHATTER,
     CITIES,
@@ -30,6 +31,7 @@ from tests.compat.place import (
 )
 
 GREEDY = {"temperature": 0, "num_predict": ANSWER_TOKENS}
+WHOLE = {"temperature": 0, "num_predict": CALL_TOKENS}
 
 
 def copied_calls() -> list[dict[str, Any]]:
@@ -61,7 +63,7 @@ class Client:
         assert_streamed([part.message.content for part in parts], self._chat().message.content)
 
     def tools(self) -> None:
-        answer = self._client.chat(CALLER, copied_calls(), tools=[WEATHER], options=GREEDY)
+        answer = self._client.chat(CALLER, copied_calls(), tools=[WEATHER], options=WHOLE)
         (call,) = answer.message.tool_calls or ()
         assert_calls_weather(call.function.name, call.function.arguments)
 
@@ -70,7 +72,7 @@ class Client:
             CHATTER,
             _user(ABOUT_FRANCE),
             format=Country.model_json_schema(),
-            options={"temperature": 0, "num_predict": 200},
+            options=WHOLE,
         )
         assert_is_country(Country.model_validate_json(answer.message.content or ""))
 

@@ -12,6 +12,7 @@ from openai.types.chat import ChatCompletion
 from tests.compat.place import (
     ABOUT_FRANCE,
     ANSWER_TOKENS,
+    CALL_TOKENS,
     CHATTER,
     COUNT,
     EMBEDDER,
@@ -50,7 +51,7 @@ class Client:
     def tools(self) -> None:
         named = {"type": "function", "function": {"name": "get_weather"}}
         for choice in ("required", named):
-            answer = self._chat(tools=[WEATHER], tool_choice=choice, max_tokens=200)
+            answer = self._chat(tools=[WEATHER], tool_choice=choice, max_tokens=CALL_TOKENS)
             (call,) = answer.choices[0].message.tool_calls
             assert_calls_weather(call.function.name, json.loads(call.function.arguments))
             assert answer.choices[0].finish_reason == "tool_calls"
@@ -61,7 +62,7 @@ class Client:
             messages=[{"role": "user", "content": ABOUT_FRANCE}],
             response_format=Country,
             temperature=0,
-            max_tokens=200,
+            max_tokens=CALL_TOKENS,
         )
         assert_is_country(answer.choices[0].message.parsed)
 

@@ -26,6 +26,8 @@ EMBEDDER: Final = "minilm"
 CALLER: Final = "caller"
 
 ANSWER_TOKENS: Final = 24
+CALL_TOKENS: Final = 200
+"""Enough for a call, or for a parsed answer."""
 LONG_TOKENS: Final = 1500
 """Of an answer that nobody waits for: it would take many seconds."""
 LEFT_TOKENS_MAX: Final = 300

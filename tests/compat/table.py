@@ -16,12 +16,15 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.compat.place import Place, a_place
+
+WIDTH_CHARS: Final = 140
+"""Of the table where no terminal says how wide it is."""
 
 
 class Feature(enum.StrEnum):
@@ -117,6 +120,8 @@ def _mark(outcome: Outcome | None) -> str:
 def main() -> int:
     """Try all cells and print the table; return 0 if all passed."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_CHARS)
     outcomes: dict[tuple[str, Feature], Outcome] = {}
     with tempfile.TemporaryDirectory() as folder, a_place(Path(folder)) as place:
         for row, feature in CELLS:
@@ -127,11 +132,6 @@ def main() -> int:
             console.print(outcome.failure, markup=False, highlight=False)
     console.print(render(outcomes))
     return int(any(outcome.failure for outcome in outcomes.values()))
-
-
-def versions() -> dict[str, Any]:
-    """Return the clients' versions by their packages."""
-    return {row.package: importlib.metadata.version(row.package) for row in ROWS}
 
 
 if __name__ == "__main__":
