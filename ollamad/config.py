@@ -21,6 +21,7 @@ from ollamad.adminwire import CHANGE_GROUP, READ_GROUP, SOCKET_VARIABLE, SYSTEM_
 from ollamad.configvalue import Setting, setting
 from ollamad.deviceshare import DeviceShares
 from ollamad.modelpolicy import PolicyBook
+from ollamad.options import STOPS_MAX
 from ollamad.units import KIB, MIB
 
 KvType = Literal["f16", "q8_0", "q4_0", "f32", "bf16"]
@@ -37,6 +38,8 @@ N_THREADS_MAX: Final = 4096
 """Threads of one runner; a larger number is a mistake."""
 BYTES_MAX: Final = 1 << 60
 """Largest amount of memory that a setting takes."""
+COUNT_MAX: Final = 1_000_000
+"""Most parts of a request that a setting can allow."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,57 @@ class HttpConfig:
         "several images; blobs that are uploaded are not counted, they go straight to disk.",
         minimum=KIB,
         maximum=BYTES_MAX,
+    )
+    json_depth_max: int = setting(
+        kinds.COUNT,
+        128,
+        "How deep the arrays and objects of a request may be nested. People's schemas and tools "
+        "need a dozen levels; what is deeper is made to exhaust a stack.",
+        minimum=16,
+        maximum=512,
+    )
+    messages_max: int = setting(
+        kinds.COUNT,
+        10_000,
+        "Messages of one conversation. An agent that works for a day sends some thousands.",
+        minimum=1,
+        maximum=COUNT_MAX,
+    )
+    images_max: int = setting(
+        kinds.COUNT,
+        64,
+        "Images of one request, in all its messages together.",
+        minimum=0,
+        maximum=COUNT_MAX,
+    )
+    tools_max: int = setting(
+        kinds.COUNT,
+        512,
+        "Tools that one request may describe. All of them stand in the prompt.",
+        minimum=0,
+        maximum=COUNT_MAX,
+    )
+    stops_max: int = setting(
+        kinds.COUNT,
+        64,
+        "Texts that may end an answer. Each token of the answer is compared with all of them.",
+        minimum=1,
+        maximum=STOPS_MAX,
+    )
+    inputs_max: int = setting(
+        kinds.COUNT,
+        16_384,
+        "Texts of one request for vectors. Programs that index a book send all of its parts at "
+        "once; the answer to so many takes a few hundred megabytes.",
+        minimum=1,
+        maximum=COUNT_MAX,
+    )
+    documents_max: int = setting(
+        kinds.COUNT,
+        4096,
+        "Documents that one request may have ranked.",
+        minimum=1,
+        maximum=COUNT_MAX,
     )
     drain_timeout_s: float = setting(
         kinds.SECONDS,

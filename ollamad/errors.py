@@ -79,6 +79,18 @@ class BlobNotFound(NotFound):
     """No blob of that digest is stored."""
 
 
+class NotOffered(OllamadError):
+    """The caller asked for a service of ollama.com: here, nothing leaves this machine."""
+
+
+class CloudDisabled(NotOffered):
+    """What runs on ollama.com only: its models, searching the web."""
+
+
+class SignedOut(NotOffered):
+    """What needs an account: there are none here."""
+
+
 class CannotServeNow(OllamadError):
     """We cannot serve this at the moment; the same request may succeed later."""
 

@@ -9,12 +9,15 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NewType
+from typing import Any, Final, NewType
 
 from ollamad.names import ModelName
 
 WeightsId = NewType("WeightsId", str)
 """The digest of a model's weights: models that share it share a runner."""
+
+
+_POOLING_RANK: Final = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,11 @@ class GgufFacts:
     add_eos: bool
 
     @property
+    def is_ranking(self) -> bool:
+        """The model says how well a text answers another one: its pooling is llama.cpp's `rank`."""
+        return self.pooling_type == _POOLING_RANK
+
+    @property
     def is_embedding(self) -> bool:
         """The model pools its input into one vector and cannot generate."""
         return self.pooling_type is not None
@@ -141,4 +149,8 @@ class StoredModel:
     """Options in API names, as stored."""
     messages: tuple[StoredMessage, ...] = ()
     requires: str = ""
+    renderer: str = ""
+    """Ollama's built-in renderer that the model names. Not used, but kept when it is shown."""
+    parser: str = ""
+    """The same of its parser of answers."""
     capabilities: tuple[str, ...] = ()

@@ -265,8 +265,8 @@ RETIRED_OPTIONS: Final = frozenset(
 NUMBER_MIN: Final = -(2**31)
 NUMBER_MAX: Final = 2**32 - 1
 """What a number may be: llama.cpp takes 32 bits, signed ones except for the seed."""
-STOPS_MAX: Final = 64
-"""Texts that one array of an option may have."""
+STOPS_MAX: Final = 256
+"""Texts that one array of an option may have. For requests, `http.stops_max` says less."""
 STOP_CHARS_MAX: Final = 1024
 """Characters one such text may have: a longer stop would be held back from the stream too long."""
 SPLIT_DEVICES_MAX: Final = 16

@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 import msgspec.inspect
 
+from ollamad.config import HttpConfig
 from ollamad.errors import InvalidBody
+from ollamad.http.limits import DEFAULT, check_counts, check_depth, too_deep
 
 T = TypeVar("T")
 
@@ -35,8 +37,8 @@ _ESCAPE: Final = re.compile(
 """An escape in JSON. The group is half of a character outside the 16-bit range, left alone."""
 
 
-def decode_body(data: bytes, kind: type[T]) -> T:
-    """Return *data* as a *kind*, a Struct. Raises InvalidBody.
+def decode_body(data: bytes, kind: type[T], limits: HttpConfig = DEFAULT) -> T:
+    """Return *data* as a *kind*, a Struct, that keeps to *limits*. Raises InvalidBody.
 
     As in Ollama: the content type does not matter, unknown fields are ignored, `null` is the same
     as leaving a field out, names of fields match whatever their case, and what follows the first
@@ -44,47 +46,51 @@ def decode_body(data: bytes, kind: type[T]) -> T:
     """
     if not data:
         raise InvalidBody("missing request body")
-    value = _decode_json(data)
+    value = _decode_json(data, limits.json_depth_max)
     if not isinstance(value, dict):
         raise InvalidBody(f"the body must be a JSON object, not {_word(value)}")
     try:
         shape = _shape_of(kind)  # type: ignore[arg-type] # mypy takes no type for hashable
-        return msgspec.convert(_shaped(value, shape), kind)
+        body = msgspec.convert(_shaped(value, shape), kind)
     except msgspec.ValidationError as exc:
         raise InvalidBody(_explained(str(exc))) from exc
+    check_counts(body, limits)  # type: ignore[arg-type] # the bound of T would be a Struct
+    return body
 
 
-def _decode_json(data: bytes) -> Any:  # a JSON value of any shape
-    """Return the first JSON value of *data*.
+def _decode_json(data: bytes, depth_max: int) -> Any:  # a JSON value of any shape
+    """Return the first JSON value of *data*, nested no deeper than *depth_max*.
 
     Programs that cut a text in the middle of an emoji send half of it as an escape. Like Ollama we
     read a replacement character there; msgspec alone reads nothing.
     """
     try:
-        return _decode_first(data)
+        return _decode_first(data, depth_max)
     except msgspec.DecodeError as exc:
         whole = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], data)
         if whole == data:
             raise InvalidBody(_malformed(str(exc))) from exc
     try:
-        return _decode_first(whole)
+        return _decode_first(whole, depth_max)
     except msgspec.DecodeError as exc:
         raise InvalidBody(_malformed(str(exc))) from exc
 
 
-def _decode_first(data: bytes) -> Any:  # a JSON value of any shape
+def _decode_first(data: bytes, depth_max: int) -> Any:  # a JSON value of any shape
     try:
         try:
-            return msgspec.json.decode(data)
+            value = msgspec.json.decode(data)
         except msgspec.DecodeError as exc:
             found = _TRAILING.match(str(exc))
             if found is None:
                 raise
-            return msgspec.json.decode(data[: int(found[1]) - 1])
+            value = msgspec.json.decode(data[: int(found[1]) - 1])
     except RecursionError:
-        raise InvalidBody("the JSON is nested too deeply") from None
+        raise too_deep(depth_max) from None
     except UnicodeDecodeError as exc:
         raise InvalidBody("the JSON is not UTF-8 text") from exc
+    check_depth(value, data, depth_max)
+    return value
 
 
 def _malformed(reason: str) -> str:

@@ -9,11 +9,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
-from quart import Response, request
+from quart import Response, current_app, request
 
 from ollamad.config import HttpConfig
-from ollamad.errors import InvalidBody
+from ollamad.errors import CloudDisabled, InvalidBody, InvalidName, ModelNotFound
 from ollamad.http.decode import decode_body
+from ollamad.http.modelsource import Source, read_source
 from ollamad.http.ollama.wire import encode
 from ollamad.http.scope import PIECES_KEY, STACK_KEY, PieceWriter
 from ollamad.modelinfo import StoredModel
@@ -28,6 +29,10 @@ from ollamad.wallclock import WallClock
 T = TypeVar("T")
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
+CLOUD_IS_OFF: Final = "ollama cloud is disabled:"
+"""How Ollama begins to say what its cloud would do; clients show it as it is."""
+LIMITS_KEY: Final = "OLLAMAD_LIMITS"
+"""Where the application's own configuration has the limits of requests."""
 FILE_THREADS_MAX: Final = 4
 """Threads that read and write the store for requests, at once."""
 
@@ -50,7 +55,24 @@ class Doors:
         return await trio.to_thread.run_sync(work, limiter=self.file_threads)
 
     async def find(self, name: str) -> StoredModel:
-        """Return the model that *name* names. Raises InvalidName, ModelNotFound, ModelCorrupt."""
+        """Return the model that *name* names.
+
+        Raises InvalidName, ModelNotFound, ModelCorrupt; CloudDisabled for a model of ollama.com.
+        """
+        try:
+            return await self._stored(name.strip())
+        except (InvalidName, ModelNotFound):
+            base, source = read_source(name.strip())
+            if source is Source.CLOUD:
+                raise CloudDisabled(f"{CLOUD_IS_OFF} remote model is unavailable") from None
+            if source is Source.UNSAID:
+                raise
+        try:
+            return await self._stored(base)
+        except ModelNotFound:
+            raise ModelNotFound(f"model '{name}' not found") from None
+
+    async def _stored(self, name: str) -> StoredModel:
         known = self.catalog.remembered(name)
         if known is not None:
             return known
@@ -88,9 +110,10 @@ def _scope() -> MutableMapping[str, Any]:
 
 
 async def read_body(kind: type[T]) -> T:
-    """Return the request's body as a *kind*. Raises InvalidBody."""
+    """Return the request's body as a *kind*, within the limits. Raises InvalidBody."""
     data = await request.get_data(cache=False)
-    return decode_body(data if isinstance(data, bytes) else data.encode(), kind)
+    limits: HttpConfig = current_app.config[LIMITS_KEY]
+    return decode_body(data if isinstance(data, bytes) else data.encode(), kind, limits)
 
 
 def read_keep_alive(value: Any) -> float | None:  # a JSON value of any shape

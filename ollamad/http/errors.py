@@ -13,6 +13,7 @@ import msgspec
 
 from ollamad import errors
 from ollamad.errors import CannotServeNow, OllamadError
+from ollamad.http.ollama.wire import encode
 
 STATUS: Final[Mapping[type[OllamadError], int]] = {
     errors.InvalidBody: 400,
@@ -26,6 +27,8 @@ STATUS: Final[Mapping[type[OllamadError], int]] = {
     errors.NotGguf: 400,
     errors.ModelNotFound: 404,
     errors.BlobNotFound: 404,
+    errors.CloudDisabled: 403,
+    errors.SignedOut: 401,
     errors.QueueFull: 503,
     errors.Draining: 503,
     errors.CoolingDown: 503,
@@ -61,8 +64,8 @@ def headers_of(error: OllamadError) -> dict[str, str]:
 
 
 def body_of(message: str) -> bytes:
-    """Return Ollama's error body."""
-    return msgspec.json.encode(ErrorBody(message))
+    """Return Ollama's error body, its text escaped like that of answers."""
+    return encode(ErrorBody(message))
 
 
 def only_error(exc: BaseException) -> BaseException:

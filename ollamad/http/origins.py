@@ -104,9 +104,13 @@ class Origins:
                 await _answer(send, 204, [*cors, *self._preflight_headers()])
                 return
             send = _with_headers(send, cors)
-        if self._is_loopback and not host_is_allowed(host, self._host_name):
-            await _answer(send, 403)
-            return
+        if self._is_loopback:
+            if not host_is_allowed(host, self._host_name):
+                await _answer(send, 403)
+                return
+            if scope["method"] == "OPTIONS":
+                await _answer(send, 204)
+                return
         await self._app(scope, receive, send)
 
     def _cors_headers(self, origin: str) -> list[tuple[bytes, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Final
+from urllib.parse import quote
 
 from quart import Response, redirect, request
 from quart_trio import QuartTrio
@@ -13,9 +14,9 @@ from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
 from ollamad.http.anthropic import messages
 from ollamad.http.dialects import error_answer, error_body
-from ollamad.http.doors import JSON_TYPE, Doors
+from ollamad.http.doors import JSON_TYPE, LIMITS_KEY, Doors
 from ollamad.http.linger import Linger
-from ollamad.http.ollama import blobs, chat, create, embed, generate, models
+from ollamad.http.ollama import blobs, chat, cloud, create, embed, generate, models, rerank
 from ollamad.http.origins import Origins
 from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
 from ollamad.units import KIB, MIB, format_bytes
@@ -44,8 +45,9 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         BODY_TIMEOUT=BODY_PATIENCE_S,
         RESPONSE_TIMEOUT=None,
         PROPAGATE_EXCEPTIONS=False,
+        **{LIMITS_KEY: doors.config},
     )
-    for room in (models, generate, chat, embed, create, messages):
+    for room in (models, generate, chat, embed, rerank, create, cloud, messages):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one
@@ -67,6 +69,17 @@ def _too_large(path: str, limit_bytes: int) -> bytes:
     return error_body(path, 413, error.message, error)
 
 
+def _is_route(app: QuartTrio, path: str) -> bool:
+    """Return whether there is such a route, with whatever method."""
+    try:
+        app.url_map.bind("").match(path)
+    except MethodNotAllowed:
+        return True
+    except HTTPException:
+        return False
+    return True
+
+
 def _register_errors(app: QuartTrio) -> None:
     @app.errorhandler(OllamadError)
     async def ollamad_error(exc: OllamadError) -> Response:
@@ -74,9 +87,12 @@ def _register_errors(app: QuartTrio) -> None:
 
     @app.errorhandler(NotFound)
     async def not_found(_exc: NotFound) -> Response:
-        if len(request.path) > 1 and request.path.endswith("/"):
+        there = request.path.removesuffix("/")
+        if there != request.path and _is_route(app, there):
             code = 301 if request.method == "GET" else 307
-            return redirect(request.path.rstrip("/") or "/", code)  # type: ignore[return-value]
+            query = request.query_string.decode("ascii", "replace")
+            location = f"{quote(there)}?{query}" if query else quote(there)
+            return redirect(location, code)  # type: ignore[return-value]
         return Response("404 page not found", 404, content_type="text/plain")
 
     @app.errorhandler(MethodNotAllowed)

@@ -18,7 +18,14 @@ import msgspec
 
 from ollamad.convert.gguffacts import facts as facts_of
 from ollamad.convert.ggufheader import read_header
-from ollamad.errors import BlobNotFound, ModelCorrupt, ModelNotFound, NotGguf, OllamadError
+from ollamad.errors import (
+    BlobNotFound,
+    CloudDisabled,
+    ModelCorrupt,
+    ModelNotFound,
+    NotGguf,
+    OllamadError,
+)
 from ollamad.modelinfo import GgufFacts, ModelDetails, StoredMessage, StoredModel, WeightsId
 from ollamad.names import ModelName
 from ollamad.registry.capabilities import capabilities
@@ -118,7 +125,7 @@ class Catalog:
     def find(self, wanted: str | ModelName) -> StoredModel:
         """Return the model of this name, ignoring case.
 
-        Raises InvalidName, ModelNotFound, ModelCorrupt, StorageFailed.
+        Raises InvalidName, ModelNotFound, ModelCorrupt, StorageFailed, CloudDisabled.
         """
         if (model := self.remembered(wanted)) is not None:
             return model
@@ -210,6 +217,8 @@ class Catalog:
             parameters=self._parameters(manifest),
             messages=self._messages(manifest),
             requires=config.requires,
+            renderer=config.renderer,
+            parser=config.parser,
             capabilities=capabilities(
                 stated=config.capabilities or (),
                 facts=facts,
@@ -265,12 +274,15 @@ def _facts_or_reason(path: Path) -> GgufFacts | str:
 
 
 def _weights_layer(manifest: Manifest, config: ModelConfig) -> Layer:
-    """Return the layer of the weights, the last of several. Raises ModelCorrupt."""
+    """Return the layer of the weights, the last of several.
+
+    Raises ModelCorrupt; CloudDisabled if they are elsewhere.
+    """
     weights = manifest.of_type(MODEL_TYPE)
     if weights:
         return weights[-1]
     if config.remote_host:
-        raise ModelCorrupt(f"it only points to a model on {config.remote_host}, which is not used")
+        raise CloudDisabled("ollama cloud is disabled: remote model is unavailable")
     if manifest.of_type(TENSOR_TYPE):
         raise ModelCorrupt("it is stored as safetensors, and only GGUF models can be run")
     raise ModelCorrupt("it has no weights; pull or create it again")

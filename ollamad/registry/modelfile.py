@@ -7,6 +7,7 @@ template may turn into a command.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ DEFAULT_TEMPLATE: Final = "{{ .Prompt }}"
 """What a model without any template is prompted with."""
 
 _PARAMETER_COLUMNS: Final = 30
+_WORD: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def render_modelfile(model: StoredModel, display: str) -> str:
@@ -39,6 +41,9 @@ def _lines(model: StoredModel, display: str) -> Iterator[str]:
         yield f"TEMPLATE {quoted(DEFAULT_TEMPLATE if model.template is None else model.template)}"
     if model.system:
         yield f"SYSTEM {quoted(model.system)}"
+    for command, word in (("RENDERER", model.renderer), ("PARSER", model.parser)):
+        if _WORD.fullmatch(word):
+            yield f"{command} {word}"
     for name, value in _settings(model.parameters):
         yield f"PARAMETER {name} {quoted(_bare(value))}"
     for text in model.licenses:

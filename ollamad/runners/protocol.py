@@ -21,7 +21,7 @@ import msgspec
 from ollamad.buffersizes import BufferSizes
 from ollamad.options import SamplingOptions
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 """Raised when a message changes its meaning. Both ends must agree on it."""
 
 RequestId = int
@@ -78,6 +78,11 @@ class Grammar(msgspec.Struct, frozen=True):
 
     kind: GrammarKind
     text: str = ""
+    opening: str = ""
+    """The mark with which the answer may begin to think before it keeps to the grammar. Empty with
+    a `closing` mark: the prompt has opened its thinking."""
+    closing: str = ""
+    """The mark up to which the answer is free; empty if it keeps to the grammar from the start."""
 
 
 class RopeOverrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

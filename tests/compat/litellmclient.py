@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.compat.ollamaclient import copied_calls
 from tests.compat.place import (
     ABOUT_FRANCE,
     ANSWER_TOKENS,
     CALL_TOKENS,
     CALLER,
     CHATTER,
+    CITIES,
     COUNT,
     EMBEDDER,
     LONG_TOKENS,
@@ -55,7 +55,7 @@ class Client:
     def tools(self) -> None:
         if self._route == "ollama_chat":  # Whose API cannot force a call.
             answer = self._ask(
-                CALLER, messages=copied_calls(), tools=[WEATHER], max_tokens=CALL_TOKENS
+                CALLER, messages=_copied_calls(), tools=[WEATHER], max_tokens=CALL_TOKENS
             )
         else:
             answer = self._ask(tools=[WEATHER], tool_choice="required", max_tokens=CALL_TOKENS)
@@ -99,3 +99,18 @@ class Client:
                 **fields,
             },
         )
+
+
+def _copied_calls() -> list[dict[str, Any]]:
+    """Return a conversation that has called the tool so often that the next call is a copy."""
+    messages: list[dict[str, Any]] = []
+    for n, city in enumerate(CITIES):
+        function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+        call = {"id": f"call_{n}", "type": "function", "function": function}
+        messages += [
+            {"role": "user", "content": f"What is the weather in {city}?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": f"call_{n}", "content": "sunny"},
+            {"role": "assistant", "content": f"It is sunny in {city}."},
+        ]
+    return [*messages, {"role": "user", "content": "What is the weather in Paris?"}]

@@ -34,20 +34,6 @@ GREEDY = {"temperature": 0, "num_predict": ANSWER_TOKENS}
 WHOLE = {"temperature": 0, "num_predict": CALL_TOKENS}
 
 
-def copied_calls() -> list[dict[str, Any]]:
-    """Return a conversation that has called the tool so often that the next call is a copy."""
-    messages: list[dict[str, Any]] = []
-    for city in CITIES:
-        call = {"function": {"name": "get_weather", "arguments": {"city": city}}}
-        messages += [
-            {"role": "user", "content": f"What is the weather in {city}?"},
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "tool_name": "get_weather", "content": "sunny"},
-            {"role": "assistant", "content": f"It is sunny in {city}."},
-        ]
-    return [*messages, {"role": "user", "content": "What is the weather in Paris?"}]
-
-
 class Client:
     """Tries it."""
 
@@ -63,7 +49,7 @@ class Client:
         assert_streamed([part.message.content for part in parts], self._chat().message.content)
 
     def tools(self) -> None:
-        answer = self._client.chat(CALLER, copied_calls(), tools=[WEATHER], options=WHOLE)
+        answer = self._client.chat(CALLER, _copied_calls(), tools=[WEATHER], options=WHOLE)
         (call,) = answer.message.tool_calls or ()
         assert_calls_weather(call.function.name, call.function.arguments)
 
@@ -100,3 +86,17 @@ class Client:
 
 def _user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
+
+
+def _copied_calls() -> list[dict[str, Any]]:
+    """Return a conversation that has called the tool so often that the next call is a copy."""
+    messages: list[dict[str, Any]] = []
+    for city in CITIES:
+        call = {"function": {"name": "get_weather", "arguments": {"city": city}}}
+        messages += [
+            {"role": "user", "content": f"What is the weather in {city}?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_name": "get_weather", "content": "sunny"},
+            {"role": "assistant", "content": f"It is sunny in {city}."},
+        ]
+    return [*messages, {"role": "user", "content": "What is the weather in Paris?"}]

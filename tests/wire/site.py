@@ -109,11 +109,13 @@ async def a_site(
     folder: Path,
     *scripts: Script,
     scheduling: SchedulingConfig | None = None,
+    http: HttpConfig | None = None,
     chat_template: str = CHAT_TEMPLATE,
+    **gguf: Any,
 ) -> AsyncIterator[Site]:
-    """Serve the application with one stored model, `tiny:latest`."""
+    """Serve the application with one stored model, `tiny:latest`, its file with *gguf*'s fields."""
     store = Store(folder / "models")
-    digest = a_gguf_blob(store, folder, chat_template=chat_template)
+    digest = a_gguf_blob(store, folder, chat_template=chat_template, **gguf)
     spec = CreateSpec(name=ModelName.parse("tiny"), files={"tiny.gguf": str(digest)})
     created(store, spec)
     # Words take no time that a duration on the wire would show.
@@ -122,7 +124,7 @@ async def a_site(
             supervisor=house.supervisor,
             catalog=Catalog(store),
             store=store,
-            config=HttpConfig(),
+            config=http or HttpConfig(),
             clock=FixedClock(),
         )
         app = build_app(doors, is_loopback=True)

@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Marks:
+    """A pair of texts around a part of an answer."""
+
+    open: str
+    close: str
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One tool call that the model made."""

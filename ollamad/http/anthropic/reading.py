@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
 from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.http.answer.structured import schema_grammar
 from ollamad.http.anthropic import wire
 from ollamad.http.anthropic.turns import messages_of
 from ollamad.http.anthropic.wire import MessagesRequest
-from ollamad.http.chatting import ChatAsked, ToolChoice, ToolMode
+from ollamad.http.chatting import ChatAsked, ToolChoice, ToolMode, check_tools
 from ollamad.http.prompt.gotemplate.chat import Think
 from ollamad.modelinfo import StoredModel
 from ollamad.options import LoadOptions, SamplingOptions, parse_options
-from ollamad.runners.protocol import Grammar, GrammarKind
+from ollamad.runners.protocol import Grammar
 
 GENERATED_MAX: Final = 2**31 - 1
 """More tokens than that cannot be asked for; clients mean "as many as you can"."""
@@ -61,10 +60,7 @@ def asked_of(body: MessagesRequest, model: StoredModel) -> tuple[ChatAsked, Load
         raise CapabilityMissing(f"{model.name.full} does not support images")
     tools = tools_of(body.tools)
     choice = tool_choice_of(body.tool_choice, body.tools)
-    # Whoever must call a tool is held to it by a grammar, which works with every model.
-    may_need_template = tools and choice.mode is ToolMode.AUTO
-    if may_need_template and "tools" not in model.capabilities:
-        raise CapabilityMissing(f"{model.name.full} does not support tools")
+    check_tools(model, tools, choice, model.name.full)
     load, sampling = options_of(body, model)
     asked = ChatAsked(
         messages=messages,
@@ -155,4 +151,4 @@ def grammar_of(body: MessagesRequest) -> Grammar | None:
         raise InvalidBody(f'output_config.format.type: expected "json_schema", got "{given.type}"')
     if given.schema is None:
         raise InvalidBody("output_config.format: the field schema is missing")
-    return Grammar(GrammarKind.JSON_SCHEMA, msgspec.json.encode(given.schema).decode())
+    return schema_grammar(given.schema)

@@ -11,25 +11,31 @@ import msgspec
 from quart import Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
-from ollamad.http.chatting import resolve_think
+from ollamad.http.answer.parts import Call
+from ollamad.http.answer.structured import json_grammar, schema_grammar
+from ollamad.http.chatting import ChatAsked, resolve_think
 from ollamad.http.doors import Doors
 from ollamad.http.ollama.wire import (
     ChatRequest,
     ChatResponse,
+    Function,
     GenerateRequest,
     GenerateResponse,
     LogprobEntry,
+    PromptTruncated,
+    ToolCall,
     nanoseconds,
     rfc3339,
 )
+from ollamad.http.prompt.fitting import Truncation
 from ollamad.http.prompt.gotemplate.chat import Think
+from ollamad.http.prompt.prompt import Message
 from ollamad.http.streaming import NDJSON_TYPE, AnswerLines
 from ollamad.modelinfo import StoredModel
 from ollamad.options import LoadOptions, SamplingOptions, parse_options, retired_notes
 from ollamad.runners.protocol import (
     FinishReason,
     Grammar,
-    GrammarKind,
     StepLogprob,
     Timings,
     TokenLogprob,
@@ -106,11 +112,10 @@ def read_format(value: Any) -> Grammar | None:  # a JSON value of any shape
     if value is None or value == "":
         return None
     if value == "json":
-        return Grammar(GrammarKind.JSON)
-    text = msgspec.json.encode(value).decode()
+        return json_grammar()
     if isinstance(value, dict):
-        return Grammar(GrammarKind.JSON_SCHEMA, text)
-    shown = text[:_SHOWN_CHARS_MAX]
+        return schema_grammar(value)
+    shown = msgspec.json.encode(value).decode()[:_SHOWN_CHARS_MAX]
     raise InvalidBody(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 
 
@@ -120,10 +125,38 @@ def refuse_images(n_images: int, model: StoredModel) -> None:
         raise CapabilityMissing(f"{model.name.full} does not support images")
 
 
+def chat_asked(body: Request, asked: Asked, messages: Sequence[Message]) -> ChatAsked:
+    """Return the conversation that *body* asks for; its API adds what only it has."""
+    return ChatAsked(
+        messages=messages,
+        think=asked.think,
+        sampling=asked.sampling,
+        n_logprobs=asked.n_logprobs,
+        grammar=asked.grammar,
+        shift=asked.shift,
+        may_truncate=body.truncate,
+    )
+
+
+def tool_calls(calls: Sequence[Call], first_index: int) -> list[ToolCall]:
+    """Return calls as the API has them, numbered from *first_index* on."""
+    return [
+        ToolCall(
+            id=call.id,
+            function=Function(index=index, name=call.name, arguments=dict(call.arguments)),
+        )
+        for index, call in enumerate(calls, start=first_index)
+    ]
+
+
 def measure(
-    last: GenerateResponse | ChatResponse, timings: Timings, load_s: float, total_s: float
+    last: GenerateResponse | ChatResponse,
+    timings: Timings,
+    load_s: float,
+    total_s: float,
+    truncation: Truncation | None = None,
 ) -> None:
-    """Fill in what the last object of an answer measures."""
+    """Fill in what the last object of an answer measures, and what its prompt does without."""
     last.total_duration = nanoseconds(total_s)
     last.load_duration = nanoseconds(load_s)
     last.prompt_eval_count = timings.prompt_tokens
@@ -134,6 +167,13 @@ def measure(
     last.healed_count = timings.healed
     last.eval_count = timings.generated_tokens
     last.eval_duration = nanoseconds(timings.decode_s)
+    if truncation is not None:
+        last.prompt_truncated = PromptTruncated(
+            messages=truncation.n_messages,
+            tokens_before=truncation.n_tokens_before,
+            tokens_after=truncation.n_tokens_after,
+            cut=truncation.is_cut,
+        )
 
 
 def done_reason(reason: FinishReason) -> str:

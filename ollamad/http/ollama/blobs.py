@@ -6,6 +6,8 @@ Quart reads a body ahead of its handler without bound.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ollamad.errors import BlobNotFound, InvalidBody, OllamadError, StorageFailed
 from ollamad.http.doors import JSON_TYPE, Doors
 from ollamad.http.errors import body_of, headers_of, status_of
@@ -13,6 +15,7 @@ from ollamad.http.scope import AsgiApp, Receive, Scope, Send
 from ollamad.registry.digests import Digest
 
 PREFIX = "/api/blobs/"
+_METHODS = ("HEAD", "POST")
 WRITE_BYTES_MIN = 1 << 20
 """Received pieces are gathered to this size before a thread writes them."""
 
@@ -26,9 +29,16 @@ class BlobDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        is_blob = scope["type"] == "http" and scope["path"].startswith(PREFIX)
-        if not is_blob or scope["method"] not in {"HEAD", "POST"}:
+        if scope["type"] != "http" or not _is_blob(scope["path"]):
             await self._app(scope, receive, send)
+            return
+        if scope["method"] not in _METHODS:
+            await _answer(
+                send,
+                405,
+                b"405 method not allowed",
+                {"content-type": "text/plain", "allow": ", ".join(_METHODS)},
+            )
             return
         try:
             digest = Digest.parse(scope["path"].removeprefix(PREFIX))
@@ -42,10 +52,7 @@ class BlobDoor:
             headers["content-type"] = JSON_TYPE
             if scope["method"] == "HEAD":
                 body = b""
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        raw.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": body})
+        await _answer(send, status, body, headers)
 
     async def _head(self, digest: Digest) -> int:
         store, on_files = self._doors.store, self._doors.on_files
@@ -80,6 +87,18 @@ class BlobDoor:
         finally:
             writer.abort()
         return 201
+
+
+def _is_blob(path: str) -> bool:
+    digest = path.removeprefix(PREFIX)
+    return digest not in {"", path} and "/" not in digest
+
+
+async def _answer(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _discard(receive: Receive) -> None:

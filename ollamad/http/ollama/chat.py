@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import trio
 from quart import Quart, Response
 
-from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.errors import InvalidBody
 from ollamad.http.answer.parts import Parts
-from ollamad.http.chatting import ChatAsked, ChatStream, prepare, start
+from ollamad.http.chatting import ChatStream, ToolChoice, check_tools, prepare, start
 from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
 from ollamad.http.ollama import answers
 from ollamad.http.ollama.wire import (
@@ -16,11 +18,10 @@ from ollamad.http.ollama.wire import (
     ChatRequest,
     ChatResponse,
     DebugInfo,
-    Function,
     LinePattern,
-    ToolCall,
     encode,
 )
+from ollamad.http.prompt.fitting import Truncation
 from ollamad.http.prompt.prompt import Message
 from ollamad.http.streaming import AnswerLines
 from ollamad.runners.mailbox import Piece
@@ -47,27 +48,20 @@ async def _chat(doors: Doors, body: ChatRequest) -> Response:
         doors.supervisor.unload(model.weights_id)
         return json_answer(_short(doors, body, "unload"))
     asked = answers.asked_of(body, model, "chat")
-    if body.tools and "tools" not in model.capabilities:
-        raise CapabilityMissing(f"{model.name.full} does not support tools")
+    check_tools(model, body.tools, ToolChoice(), model.name.full)
     answers.refuse_images(sum(len(m.images or ()) for m in body.messages), model)
     lease = await doors.lease(model, asked.load, keep_alive)
     if not body.messages:
         return json_answer(_short(doors, body, "load"))
-    chat = ChatAsked(
-        messages=[_plain(message) for message in body.messages],
+    chat = dataclasses.replace(
+        answers.chat_asked(body, asked, [_plain(message) for message in body.messages]),
         tools=body.tools,
-        think=asked.think,
-        sampling=asked.sampling,
-        n_logprobs=asked.n_logprobs,
-        grammar=asked.grammar,
-        shift=asked.shift,
-        may_truncate=body.truncate,
     )
     prepared = await prepare(doors, model, lease, chat)
     if body.debug_render_only:
         return json_answer(_rendered(doors, body, prepared.prompt.text))
     stream = start(lease, prepared)
-    answer = _Answer(doors, body, lease, stream, started_at)
+    answer = _Answer(doors, body, lease, stream, started_at, truncation=prepared.truncation)
     first = await stream.mailbox.take()
     if body.stream:
         lines = AnswerLines(stream.mailbox, first, answer.piece, answer.finish, request_writer())
@@ -90,12 +84,20 @@ class _Answer:
     """Turns what the runner says into the objects of one answer."""
 
     def __init__(
-        self, doors: Doors, body: ChatRequest, lease: Lease, stream: ChatStream, started_at: float
+        self,
+        doors: Doors,
+        body: ChatRequest,
+        lease: Lease,
+        stream: ChatStream,
+        started_at: float,
+        *,
+        truncation: Truncation | None,
     ) -> None:
         self.doors = doors
         self.body = body
         self.lease = lease
         self.stream = stream
+        self.truncation = truncation
         self.n_calls = 0
         self.started_at = started_at
         self._plain = LinePattern(
@@ -108,6 +110,8 @@ class _Answer:
         )
 
     def piece(self, piece: Piece | Delta) -> bytes:
+        if self.stream.is_plain and not piece.logprobs:
+            return self._plain.line(self.doors.clock.now(), piece.text) if piece.text else b""
         parts = self.stream.feed(piece)
         if not (piece.logprobs or parts.thinking or parts.calls):
             if not parts.text:
@@ -132,13 +136,7 @@ class _Answer:
     def message(self, parts: Parts) -> AnswerMessage:
         """Return what is new as a message. Calls are numbered through the answer."""
         first, self.n_calls = self.n_calls, self.n_calls + len(parts.calls)
-        calls = [
-            ToolCall(
-                id=call.id,
-                function=Function(index=index, name=call.name, arguments=dict(call.arguments)),
-            )
-            for index, call in enumerate(parts.calls, start=first)
-        ]
+        calls = answers.tool_calls(parts.calls, first)
         return AnswerMessage(
             role="assistant", content=parts.text, thinking=parts.thinking, tool_calls=calls
         )
@@ -152,7 +150,7 @@ class _Answer:
             done=True,
             done_reason=answers.done_reason(finished.reason),
         )
-        answers.measure(last, finished.timings, self.lease.waited_s, total_s)
+        answers.measure(last, finished.timings, self.lease.waited_s, total_s, self.truncation)
         return last
 
 

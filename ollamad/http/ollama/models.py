@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import trio
-from quart import Quart, Response
+from quart import Quart, Response, request
 
 from ollamad import __version__
-from ollamad.convert.ggufheader import LazyArray, MetaValue, read_header
-from ollamad.errors import InvalidBody, InvalidName, ModelNotFound, OllamadError
-from ollamad.http.doors import Doors, json_answer, read_body
+from ollamad.convert.ggufheader import GgufHeader, LazyArray, MetaValue, read_header
+from ollamad.errors import CloudDisabled, InvalidBody, InvalidName, ModelNotFound, OllamadError
+from ollamad.http.doors import CLOUD_IS_OFF, Doors, json_answer, read_body
+from ollamad.http.modelsource import Source, read_source
 from ollamad.http.ollama.wire import (
     CopyRequest,
     Details,
@@ -33,6 +35,7 @@ from ollamad.http.prompt.render import template_of
 from ollamad.modelinfo import StoredModel
 from ollamad.names import ModelName
 from ollamad.registry.modelfile import render_modelfile, render_parameters
+from ollamad.registry.store import Store
 from ollamad.runners.states import RunnerState
 from ollamad.supervisor.views import ResidentView
 
@@ -40,6 +43,9 @@ FOREVER: Final = timedelta(days=365 * 292)
 """How far ahead Ollama puts the end of a model that stays forever."""
 
 _SHOWN_STATES: Final = frozenset({RunnerState.READY, RunnerState.DRAINING})
+_COPILOT: Final = "GitHubCopilotChat/"
+"""How its `User-Agent` begins: it shows the base name as the model's, which must be what it asked
+for."""
 _HIDDEN_KEYS: Final = frozenset({"general.name", "tokenizer.chat_template"})
 
 
@@ -66,8 +72,11 @@ def register(app: Quart, doors: Doors) -> None:
     @app.post("/api/show")
     async def show() -> Response:
         body = await read_body(ModelRequest)
-        model = await doors.find(_wanted(body, "show").display)
-        return json_answer(await doors.on_files(lambda: _shown(model, body)))
+        model = await _shown_model(doors, body)
+        shown = await doors.on_files(lambda: _shown(model, body))
+        if request.user_agent.string.startswith(_COPILOT):
+            shown.model_info["general.basename"] = body.model or body.name
+        return json_answer(shown)
 
     @app.post("/api/copy")
     async def copy() -> Response:
@@ -86,24 +95,42 @@ def register(app: Quart, doors: Doors) -> None:
     @app.delete("/api/delete")
     async def delete() -> Response:
         body = await read_body(ModelRequest)
-        name = _wanted(body, "delete")
+        text = _wanted(body)
         try:
-            await doors.on_files(lambda: doors.store.delete(doors.store.resolve(name)))
+            await doors.on_files(lambda: _deleted(doors.store, text))
         except ModelNotFound:
-            raise ModelNotFound(f"model '{body.model or body.name}' not found") from None
+            raise ModelNotFound(f"model '{text}' not found") from None
+        except InvalidName:
+            raise InvalidName(f'name "{text}" is invalid') from None
         return Response(b"", 200)
 
 
-def _wanted(body: ModelRequest, verb: str) -> ModelName:
-    text = body.model or body.name
-    if not text:
+def _wanted(body: ModelRequest) -> str:
+    if not (text := (body.model or body.name).strip()):
         raise InvalidBody("model is required")
+    return text
+
+
+async def _shown_model(doors: Doors, body: ModelRequest) -> StoredModel:
+    text = _wanted(body)
     try:
-        return ModelName.parse(text)
-    except InvalidName:
-        if verb == "delete":
-            raise InvalidName(f'name "{text}" is invalid') from None
-        raise
+        return await doors.find(text)
+    except ModelNotFound:
+        base, _ = read_source(text)
+        raise ModelNotFound(f"model '{ModelName.parse(base).display}' not found") from None
+    except CloudDisabled:
+        raise CloudDisabled(f"{CLOUD_IS_OFF} remote model details are unavailable") from None
+
+
+def _deleted(store: Store, text: str) -> None:
+    """Delete a model, also under a name that says that it is here."""
+    try:
+        store.delete(store.resolve(ModelName.parse(text)))
+    except (InvalidName, ModelNotFound):
+        base, source = read_source(text)
+        if source is not Source.LOCAL:
+            raise
+        store.delete(store.resolve(ModelName.parse(base)))
 
 
 def _name(role: str, text: str) -> ModelName:
@@ -207,21 +234,23 @@ def _zone_for(left: timedelta) -> Any:  # a tzinfo or None
 
 def _shown(model: StoredModel, body: ModelRequest) -> ShowResponse:
     header = read_header(model.weights_path)
-    model_info: dict[str, Any] = {
-        key: _shown_value(value, verbose=body.verbose)
-        for key, value in header.metadata.items()
-        if key not in _HIDDEN_KEYS
-    }
+    model_info = _metadata(header, verbose=body.verbose)
     model_info["general.parameter_count"] = model.facts.n_params
+    laid_over = dataclasses.replace(
+        model,
+        system=body.system or model.system,
+        parameters={**model.parameters, **body.options},
+    )
     return ShowResponse(
         license="\n".join(model.licenses),
-        modelfile=render_modelfile(model, model.name.display),
+        modelfile=render_modelfile(laid_over, model.name.display),
         parameters=render_parameters(model.parameters),
         template=template_of(model),
-        system=body.system or model.system,
+        system=laid_over.system,
         details=_details(model),
         messages=[ShowMessage(m.role, m.content) for m in model.messages],
         model_info=dict(sorted(model_info.items())),
+        projector_info=_projector_info(model, verbose=body.verbose),
         tensors=[
             TensorEntry(tensor.name, tensor.type.name, list(tensor.shape))
             for tensor in header.tensors
@@ -230,6 +259,21 @@ def _shown(model: StoredModel, body: ModelRequest) -> ShowResponse:
         modified_at=rfc3339(model.modified_at.astimezone()),
         requires=model.requires,
     )
+
+
+def _projector_info(model: StoredModel, *, verbose: bool) -> dict[str, Any]:
+    """Return what the first projector's file says of itself; nothing if there is none."""
+    if not model.projector_paths:
+        return {}
+    return dict(sorted(_metadata(read_header(model.projector_paths[0]), verbose=verbose).items()))
+
+
+def _metadata(header: GgufHeader, *, verbose: bool) -> dict[str, Any]:
+    return {
+        key: _shown_value(value, verbose=verbose)
+        for key, value in header.metadata.items()
+        if key not in _HIDDEN_KEYS
+    }
 
 
 def _shown_value(value: MetaValue, *, verbose: bool) -> object:

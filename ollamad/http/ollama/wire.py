@@ -112,6 +112,19 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True):
     options: dict[str, Any] = {}
 
 
+class RerankRequest(msgspec.Struct, kw_only=True, rename={"truncate": "truncation"}):
+    """POST /api/rerank. Not in Ollama's API."""
+
+    model: str = ""
+    query: str = ""
+    documents: list[Any] = []
+    top_n: int | None = None
+    return_documents: bool = False
+    truncate: bool = True
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
 class ModelRequest(msgspec.Struct, kw_only=True):
     """A body that names a model: show and delete. `name` is the old spelling."""
 
@@ -173,6 +186,19 @@ class DebugInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     image_count: int = 0
 
 
+class PromptTruncated(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What of a prompt did not fit into the context. Not in Ollama's API, which does not tell."""
+
+    messages: int = msgspec.field()
+    """Messages that were left out."""
+    tokens_before: int = msgspec.field()
+    """Tokens of the whole prompt."""
+    tokens_after: int = msgspec.field()
+    """Tokens of what the model was given."""
+    cut: bool = False
+    """The middle of what was left was cut out, too."""
+
+
 class GenerateResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One object of /api/generate's answer."""
 
@@ -190,10 +216,12 @@ class GenerateResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     eval_count: int = 0
     eval_duration: int = 0
     queue_duration: int = 0
-    """From the runner's having it to a slot. This and the next three are not in Ollama's API."""
+    """From the runner's having it to a slot. This and the next four are not in Ollama's API."""
     prompt_cached_count: int = 0
     eval_forced_count: int = 0
     healed_count: int = 0
+    prompt_truncated: PromptTruncated | None = None
+    tool_calls: list[ToolCall] = []
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
     logprobs: list[LogprobEntry] = []
 
@@ -224,10 +252,11 @@ class ChatResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     eval_count: int = 0
     eval_duration: int = 0
     queue_duration: int = 0
-    """From the runner's having it to a slot. This and the next three are not in Ollama's API."""
+    """From the runner's having it to a slot. This and the next four are not in Ollama's API."""
     prompt_cached_count: int = 0
     eval_forced_count: int = 0
     healed_count: int = 0
+    prompt_truncated: PromptTruncated | None = None
 
 
 class EmbedResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -245,6 +274,26 @@ class EmbeddingsResponse(msgspec.Struct):
     """The answer of /api/embeddings."""
 
     embedding: list[float]
+
+
+class RankedDocument(msgspec.Struct, kw_only=True):
+    """One document of a ranking."""
+
+    index: int
+    """Its place among those of the request."""
+    relevance_score: float
+    document: Any = msgspec.UNSET
+    """As it was given, for those who want it back."""
+
+
+class RerankResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The answer of /api/rerank, the best document first."""
+
+    model: str
+    results: list[RankedDocument]
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
 
 
 class Details(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -344,6 +393,7 @@ class ShowResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
     details: Details = msgspec.field()
     messages: list[ShowMessage] = []
     model_info: dict[str, Any] = msgspec.field()
+    projector_info: dict[str, Any] = {}
     tensors: list[TensorEntry] = []
     capabilities: list[str] = []
     modified_at: str = msgspec.field()
@@ -357,6 +407,25 @@ class StatusLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     digest: str = ""
     total: int = 0
     completed: int = 0
+
+
+class CloudStatus(msgspec.Struct):
+    """Whether Ollama's cloud is used, and where that is said."""
+
+    disabled: bool
+    source: str
+
+
+class StatusResponse(msgspec.Struct):
+    """GET /api/status."""
+
+    cloud: CloudStatus
+
+
+class RecommendationsResponse(msgspec.Struct):
+    """GET /api/experimental/model-recommendations."""
+
+    recommendations: list[dict[str, Any]]
 
 
 class VersionResponse(msgspec.Struct):

@@ -112,6 +112,9 @@ class EchoEngine:
     def use_threads(self, n_threads: int) -> None:
         """It computes with one."""
 
+    def use_idle_time(self) -> None:
+        """Nothing can be made in advance."""
+
     def interrupt(self, request_id: RequestId) -> None:
         """Steps are short: nothing to interrupt."""
 

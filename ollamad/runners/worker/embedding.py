@@ -170,6 +170,9 @@ class EmbeddingEngine:
         """Compute with so many threads from now on."""
         self._model.use_threads(n_threads)
 
+    def use_idle_time(self) -> None:
+        """Nothing can be made in advance."""
+
     def interrupt(self, request_id: RequestId) -> None:
         """End the running step early if only *request_id* is computed in it.
 

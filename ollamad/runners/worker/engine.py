@@ -114,6 +114,10 @@ class Engine(Protocol):
         """Compute with so many threads from now on."""
         ...
 
+    def use_idle_time(self) -> None:
+        """Begin what can be made in advance: there is nothing to do. Returns at once."""
+        ...
+
     def interrupt(self, request_id: RequestId) -> None:
         """End the running step early if it is worth it: *request_id* will be cancelled.
 

@@ -1,41 +1,63 @@
 """Grammars through llguidance: what the next token may be, and which tokens are left no choice.
 
-The only importer of llguidance. Grammars are compiled, and masks computed, in a thread beside the
-engine's: while a batch is computed, the masks for the tokens after it are. A grammar belongs to one
-request; whatever is wrong with it ends that request only.
+The only importer of llguidance. Grammars are compiled in one thread beside the engine's, and masks
+computed in another: while a batch is computed, the masks for the tokens after it are, and no
+grammar, however large, keeps those of other answers waiting. A grammar belongs to one request;
+whatever is wrong with it ends that request only.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+import json
+import threading
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, assert_never
+from typing import Any, Final, TypeVar
 
 import llguidance
 import numpy as np
+import numpy.typing as npt
 from llguidance.gbnf_to_lark import any_to_lark
 
 from ollamad.runners.protocol import FailureCode, Grammar, GrammarKind
 from ollamad.runners.worker.bindings import llama
 from ollamad.runners.worker.engine import EngineRefused
+from ollamad.runners.worker.grammarsource import MarkPart, ToLark, source_of
 from ollamad.runners.worker.llama import LlamaModel
 from ollamad.runners.worker.sampling.mask import TokenMask
-from ollamad.runners.worker.vocabulary import all_pieces
+from ollamad.runners.worker.vocabulary import all_pieces, piece_of, tokenize
 
-_JSON_STYLE: Final[Any] = {  # The stub's type for it is not importable.
-    # One way to space JSON, the one most models have seen most. Where there is one way, keys and
-    # punctuation need not be chosen: they are forced.
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-}
-_ANY_OBJECT: Final = '{"type": "object"}'
+COMPILE_STACK_BYTES: Final = 256 << 20
+"""Stack of the thread that compiles. llguidance follows references recursively, and with the usual
+8 MiB a chain of a thousand ended the process. What is not used takes an address and no memory."""
+LEXER_STATES_MAX: Final = 50_000
+"""States of one grammar's lexer, of up to 2 kB each. One that needs more ends its answer."""
+ROW_ITEMS_MAX: Final = 8_000
+"""Ways to go on that the parser keeps at a place: those of a thousand optional properties."""
+REASON_CHARS_MAX: Final = 300
+"""How much of the library's words is told."""
+
+T = TypeVar("T")
+
 _CONTROL: Final = 1 << 3
 """llama.cpp's attribute of control tokens."""
 _WORD_BITS: Final = 32
+
+
+def _regex_to_lark(text: str) -> str:
+    source = json.loads(llguidance.LLMatcher.grammar_from_regex(text))
+    lark: str = source["grammars"][0]["lark_grammar"]
+    return lark
+
+
+_TO_LARK: Final[ToLark] = {
+    GrammarKind.REGEX: _regex_to_lark,
+    GrammarKind.LARK: str,
+    GrammarKind.GBNF: any_to_lark,
+}
 
 
 class Grammars:
@@ -43,33 +65,77 @@ class Grammars:
 
     def __init__(self, model: LlamaModel) -> None:
         self._model = model
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+        self._compiling = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+        self._masking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="masks")
+        self._limits = llguidance.LLParserLimits(
+            max_lexer_states=LEXER_STATES_MAX,
+            max_items_in_row=ROW_ITEMS_MAX,
+            verbose_errors=False,  # They would repeat the answer so far.
+        )
 
     def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown()
+        """End the threads."""
+        self._compiling.shutdown()
+        self._masking.shutdown()
+
+    def get_ready(self) -> None:
+        """Make in advance what the first grammar needs. Returns at once.
+
+        The library keeps the interpreter meanwhile: 0.1 s for 49 thousand tokens, 0.85 s for 262
+        thousand. So this is for a time at which nobody waits for anything.
+        """
+        self._submit(lambda: self._tokenizer)
 
     def constraint(self, grammar: Grammar, answered: Sequence[int]) -> Constraint:
         """Return a constraint that is being made, for an answer that begins with *answered*."""
-        matcher = self._thread.submit(self._matcher, grammar, list(answered))
-        return Constraint(matcher, self._thread, self._model.n_vocab)
+        matcher = self._submit(lambda: self._matcher(grammar, list(answered)))
+        return Constraint(matcher, self._masking, self._model.n_vocab)
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        before = threading.stack_size(COMPILE_STACK_BYTES)  # The first work makes the thread.
+        try:
+            return self._compiling.submit(work)
+        finally:
+            threading.stack_size(before)
 
     def _matcher(self, grammar: Grammar, answered: list[int]) -> llguidance.LLMatcher:
-        source = _source(grammar)
-        matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0)
+        """Compile *grammar*, and see that it allows a first token."""
+        try:
+            source = source_of(grammar, self._split, _TO_LARK)
+        except Exception as exc:  # llguidance raises what its parsers happen to.
+            raise _refused(grammar.kind, str(exc)) from exc
+        matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=self._limits)
+        if not matcher.is_error():
+            words = _mask_words(self._model.n_vocab)
+            matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         if matcher.is_error():
-            raise EngineRefused(
-                FailureCode.BAD_REQUEST, _explained(grammar.kind, matcher.get_error())
-            )
+            raise _refused(grammar.kind, matcher.get_error())
         if answered and not matcher.consume_tokens(answered):
             raise EngineRefused(
                 FailureCode.BAD_REQUEST, "what was answered already does not follow the grammar"
             )
         return matcher
 
+    def _split(self, mark: str) -> list[MarkPart]:
+        """Take a mark apart into control tokens, and the texts between them."""
+        vocab = self._model.vocab_handle
+        parts: list[MarkPart] = []
+        text = b""
+        for token in tokenize(vocab, mark, add_special=False):
+            piece = piece_of(vocab, token, shows_special=True)
+            if llama.llama_vocab_get_attr(vocab, token) & _CONTROL:
+                parts += _text_part(text)
+                parts.append(MarkPart(piece.decode(errors="replace"), token))
+                text = b""
+            else:
+                text += piece
+        if not parts:
+            return [MarkPart(mark)]  # A tokenizer may add white space of its own.
+        return parts + _text_part(text)
+
     @functools.cached_property
     def _tokenizer(self) -> llguidance.LLTokenizer:
-        """The vocabulary as llguidance has it: made once, at the first grammar."""
+        """The vocabulary as llguidance has it: made once, some 420 bytes a token."""
         vocab = self._model.vocab_handle
         attributes = llama.llama_vocab_get_attr
         pieces = [
@@ -99,7 +165,7 @@ class Constraint:
         self._made = matcher
         self._thread = thread
         self._n_vocab = n_vocab
-        self._words = np.zeros(-(-n_vocab // _WORD_BITS), dtype=np.uint32)
+        self._words = _mask_words(n_vocab)
         self._computed: Future[None] | None = None
 
     @property
@@ -153,27 +219,22 @@ class Constraint:
             )
 
 
-def _source(grammar: Grammar) -> str:
-    """Return llguidance's form of a grammar. Raises EngineRefused."""
-    matcher = llguidance.LLMatcher
-    try:
-        match grammar.kind:
-            case GrammarKind.JSON:
-                return matcher.grammar_from_json_schema(_ANY_OBJECT, overrides=_JSON_STYLE)
-            case GrammarKind.JSON_SCHEMA:
-                return matcher.grammar_from_json_schema(grammar.text, overrides=_JSON_STYLE)
-            case GrammarKind.REGEX:
-                return matcher.grammar_from_regex(grammar.text)
-            case GrammarKind.LARK:
-                return matcher.grammar_from_lark(grammar.text)
-            case GrammarKind.GBNF:
-                return matcher.grammar_from_lark(any_to_lark(grammar.text))
-            case _:
-                assert_never(grammar.kind)
-    except Exception as exc:  # llguidance raises what its parsers happen to.
-        raise EngineRefused(FailureCode.BAD_REQUEST, _explained(grammar.kind, str(exc))) from exc
+def _text_part(text: bytes) -> list[MarkPart]:
+    return [MarkPart(text.decode(errors="replace"))] if text else []
 
 
-def _explained(kind: GrammarKind, reason: str) -> str:
-    first_line = reason.strip().partition("\n")[0]
-    return f"the {kind.value.replace('_', ' ')} cannot be kept to: {first_line}"
+def _mask_words(n_vocab: int) -> npt.NDArray[np.uint32]:
+    return np.zeros(-(-n_vocab // _WORD_BITS), dtype=np.uint32)
+
+
+def _refused(kind: GrammarKind, reason: str) -> EngineRefused:
+    """Return the error about a grammar, in the library's words: a line, and the last one if that
+    is where it says what is wrong."""
+    lines = reason.strip().split("\n")
+    said = lines[0]
+    if len(lines) > 1 and (last := lines[-1].strip()).startswith("error:"):
+        said = f"{said} {last}"
+    language = kind.value.replace("_", " ")
+    return EngineRefused(
+        FailureCode.BAD_REQUEST, f"the {language} cannot be kept to: {said[:REASON_CHARS_MAX]}"
+    )

@@ -121,6 +121,10 @@ class LlamaEngine:
         """Compute with so many threads from now on."""
         self._model.use_threads(n_threads)
 
+    def use_idle_time(self) -> None:
+        """Make the vocabulary of grammars before the first one is asked for."""
+        self._grammars.get_ready()
+
     # Requests
 
     def submit(self, request: Request) -> None:

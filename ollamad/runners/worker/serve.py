@@ -65,6 +65,9 @@ EXIT_ENGINE_BROKE: Final = 70
 
 LAST_WORDS_PATIENCE_S: Final = 5.0
 """How long a runner that could not load its model tries to say so before it exits."""
+IDLE_BEFORE_USE_S: Final = 2.0
+"""How long there must have been nothing to do before what can be made in advance is made, once: a
+request that comes while it is may have to wait for a part of a second."""
 GARBAGE_OBJECTS: Final = 5_000
 """New objects after which Python looks for garbage: hundreds of steps, and few enough that what a
 refused request leaves behind (its error's traceback, and through it all it had) soon goes."""
@@ -120,7 +123,12 @@ class EngineThread:
         name_thread("engine")
         try:
             engine = self._loaded(self._first_plan())
+            has_used_idle_time = False
             while True:
+                if not engine.has_work and not has_used_idle_time:
+                    has_used_idle_time = self._idles(IDLE_BEFORE_USE_S)
+                    if has_used_idle_time:
+                        engine.use_idle_time()
                 commands = self._take(wait=not engine.has_work)
                 if commands:
                     self._publish(StepResult(deltas=self._pacer.rest()))
@@ -168,6 +176,11 @@ class EngineThread:
             ]
         )
         return engine
+
+    def _idles(self, seconds: float) -> bool:
+        """Wait for a command, and return whether none came for so long."""
+        with self._changed:
+            return not self._changed.wait_for(lambda: self._commands, timeout=seconds)
 
     def _take(self, *, wait: bool) -> list[ToRunner]:
         with self._changed:

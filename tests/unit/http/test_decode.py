@@ -162,8 +162,14 @@ def test_a_number_beyond_all_range_is_refused(number: str) -> None:
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_a_deeply_nested_body_is_refused(opening: str) -> None:
-    assert refusal(opening * 100_000) == "the JSON is nested too deeply"
-    assert refusal('{"tools":' + opening * 100_000) == "the JSON is nested too deeply"
+    assert (
+        refusal(opening * 100_000)
+        == "the JSON is nested too deeply: 128 levels are taken (http.json_depth_max)"
+    )
+    assert (
+        refusal('{"tools":' + opening * 100_000)
+        == "the JSON is nested too deeply: 128 levels are taken (http.json_depth_max)"
+    )
 
 
 @pytest.mark.parametrize(

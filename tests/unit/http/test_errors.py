@@ -29,6 +29,7 @@ def test_every_leaf_of_the_error_tree_has_a_row_and_nothing_else_has() -> None:
     [
         (errors.BadRequest, {400, 413}),
         (errors.NotFound, {404}),
+        (errors.NotOffered, {401, 403}),
         (errors.CannotServeNow, {503}),
         (errors.CannotServe, {500}),
     ],
@@ -62,6 +63,10 @@ def test_errors_that_last_suggest_no_time_to_retry() -> None:
 
 def test_an_error_body_has_ollama_s_one_key() -> None:
     assert json.loads(body_of('model "ü" not found')) == {"error": 'model "ü" not found'}
+
+
+def test_an_error_that_shows_what_it_was_given_is_escaped_like_an_answer() -> None:
+    assert body_of("<b>") == rb'{"error":"\u003cb\u003e"}'
 
 
 def test_one_error_in_groups_is_found() -> None:

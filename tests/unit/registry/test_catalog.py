@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ollamad.errors import InvalidName, ModelCorrupt, ModelNotFound, NotGguf
+from ollamad.errors import CloudDisabled, InvalidName, ModelCorrupt, ModelNotFound, NotGguf
 from ollamad.modelinfo import StoredMessage, StoredModel
 from ollamad.names import ModelName
 from ollamad.registry import catalog as module
@@ -253,7 +253,6 @@ def test_missing_and_cut_weights_make_the_model_corrupt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "media_type", "words"),
     [
-        ({"remote_host": "https://host:443"}, "", "only points to a model on https://host:443"),
         ({}, TENSOR_TYPE, "safetensors"),
         ({}, "", "it has no weights"),
     ],
@@ -266,6 +265,18 @@ def test_a_model_without_weights_says_what_it_is(
     _write(store, "m", *layers, config=config)
 
     with pytest.raises(ModelCorrupt, match=words):
+        Catalog(store).find("m")
+
+
+def test_a_model_that_only_points_elsewhere_is_refused_like_one_of_the_cloud(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    _write(store, "m", config={"remote_host": "https://host:443"})
+
+    with pytest.raises(
+        CloudDisabled, match="ollama cloud is disabled: remote model is unavailable"
+    ):
         Catalog(store).find("m")
 
 

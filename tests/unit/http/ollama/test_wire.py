@@ -93,7 +93,7 @@ def test_the_keys_of_a_complete_generate_answer_are_in_order() -> None:
         context=[1],
         debug_info=wire.DebugInfo(rendered_template="x"),
         logprobs=[wire.LogprobEntry(token="a", logprob=-0.5)],
-        **MEASURED,
+        **MEASURED,  # type: ignore[arg-type] # Numbers, whichever the other fields are.
     )
 
     assert keys(answer) == [
@@ -112,7 +112,7 @@ def test_the_keys_of_a_complete_chat_answer_are_in_order() -> None:
         done_reason="stop",
         debug_info=wire.DebugInfo(rendered_template="x"),
         logprobs=[wire.LogprobEntry(token="a", logprob=-0.5)],
-        **MEASURED,
+        **MEASURED,  # type: ignore[arg-type] # Numbers, whichever the other fields are.
     )
 
     assert keys(answer) == [
