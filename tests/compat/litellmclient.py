@@ -33,6 +33,7 @@ from tests.compat.place import (
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # Else its import asks the network.
 import litellm
+from litellm import exceptions
 
 _PATHS = {"openai": "/v1"}
 
@@ -72,12 +73,13 @@ class Client:
 
     def embeddings(self) -> None:
         route = "ollama" if self._route == "ollama_chat" else self._route
-        answer = litellm.embedding(f"{route}/{EMBEDDER}", input=list(TEXTS), **self._where)
+        where: dict[str, Any] = self._where
+        answer = litellm.embedding(f"{route}/{EMBEDDER}", input=list(TEXTS), **where)
         assert_near([one["embedding"] for one in answer.data])
 
     def errors(self) -> None:
         # Where a client has no error of its own for a status it raises its common one.
-        kinds = (litellm.NotFoundError, litellm.APIConnectionError)
+        kinds = (exceptions.NotFoundError, exceptions.APIConnectionError)
         with pytest.raises(kinds, match="model 'nobody' not found"):
             self._ask(NOBODY)
 
