@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
 from ollamad.http.anthropic import messages
+from ollamad.http.anthropic import models as anthropic_models
 from ollamad.http.dialects import error_answer, error_body
 from ollamad.http.doors import JSON_TYPE, LIMITS_KEY, Doors
 from ollamad.http.linger import Linger
@@ -47,7 +48,7 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         PROPAGATE_EXCEPTIONS=False,
         **{LIMITS_KEY: doors.config},
     )
-    for room in (models, generate, chat, embed, rerank, create, cloud, messages):
+    for room in (models, generate, chat, embed, rerank, create, cloud, messages, anthropic_models):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one

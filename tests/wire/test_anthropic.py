@@ -232,3 +232,22 @@ async def test_a_full_queue_is_an_overload_with_a_time_to_come_back(
     assert answer.status == 503
     assert answer.headers["retry-after"] == "1"
     assert answer.json["error"]["type"] == "overloaded_error"
+
+
+async def test_anthropics_clients_see_models_in_their_shape(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    version = {"anthropic-version": "2023-06-01"}
+    async with a_site(tmp_path) as site:
+        page = await site.ask("GET", "/v1/models", **version)
+        one = await site.ask("GET", "/v1/models/library/tiny:latest", **version)
+        nobody = await site.ask("GET", "/v1/models/nobody", **version)
+
+    (model,) = page.json["data"]
+    assert (page.json["first_id"], page.json["last_id"]) == ("tiny:latest", "tiny:latest")
+    assert page.json["has_more"] is False
+    assert model["type"] == "model"
+    assert model["max_input_tokens"] == 128
+    assert one.json == {**model, "id": "library/tiny:latest", "display_name": "library/tiny:latest"}
+    assert nobody.status == 404
+    assert nobody.json["error"]["type"] == "not_found_error"
