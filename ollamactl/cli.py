@@ -169,7 +169,8 @@ def _print_version(ctx: click.Context, option: click.Parameter, is_wanted: bool)
     server = None
     try:
         with connected() as client:
-            server = read_as(Version, client.get("/api/version")).version
+            told = read_as(Version, client.get("/api/version"))
+            server = told.ollamad or told.version
         write_line(f"ollamad version is {server}")
     except (CannotConnect, ConnectionLost, ApiError):
         write_line("Warning: could not connect to a running ollamad")

@@ -131,6 +131,9 @@ class Version(msgspec.Struct, frozen=True):
     """`GET /api/version`."""
 
     version: str
+    """Of Ollama's API."""
+    ollamad: str = ""
+    """The daemon's own; empty if it is Ollama."""
 
 
 def parse_object(body: bytes) -> JsonObject:

@@ -90,6 +90,9 @@ class GgufFacts:
     """The Jinja chat template, empty when there is none."""
     bos_token: str
     eos_token: str
+    infill_tokens: tuple[str, ...] = ()
+    """What stands before a text to be filled in, before what follows it, and before what the model
+    writes between them; none where the model has no such tokens."""
     add_bos: bool
     """The tokenizer puts the begin-of-sequence token in front by itself."""
     add_eos: bool

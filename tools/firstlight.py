@@ -95,7 +95,7 @@ def wait_until_ready(daemon: DaemonChild, address: Address, client: httpx.Client
         with contextlib.suppress(httpx.HTTPError, ValueError):
             answer = client.get(f"{address.base_url}/api/version", timeout=CALL_TIMEOUT_S)
             if answer.status_code == httpx.codes.OK:
-                return str(_as_object(answer.json()).get("version", "?"))
+                return str(_as_object(answer.json()).get("ollamad", "?"))
         if time.monotonic() - told >= TOLD_PERIOD_S:
             told = time.monotonic()
             say(f"waiting for {address.base_url}/api/version ({told - began:.0f} s)")

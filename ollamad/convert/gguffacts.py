@@ -51,7 +51,7 @@ def facts(header: GgufHeader) -> GgufFacts:
         raise NotGguf(f"broken GGUF: {n_layer} layers, at most {LAYERS_MAX} are read")
     weights = _weights_by_layer(header.tensors, n_layer)
     context = context_facts(header, architecture, n_layer)
-    bos_token, eos_token = _end_tokens(header)
+    tokens = _special_tokens(header)
     add_bos, add_eos = _added_tokens(header)
     return GgufFacts(
         architecture=architecture,
@@ -87,8 +87,9 @@ def facts(header: GgufHeader) -> GgufFacts:
         has_vision=_has_encoder(header, architecture, "vision"),
         has_audio=_has_encoder(header, architecture, "audio"),
         chat_template=header.text("tokenizer.chat_template"),
-        bos_token=bos_token,
-        eos_token=eos_token,
+        bos_token=tokens.bos,
+        eos_token=tokens.eos,
+        infill_tokens=tokens.infill if all(tokens.infill) else (),
         add_bos=add_bos,
         add_eos=add_eos,
     )
@@ -188,14 +189,23 @@ def _n_vocab(header: GgufHeader, architecture: str) -> int:
     return n_tokens or dimension(header, f"{architecture}.vocab_size")
 
 
-def _end_tokens(header: GgufHeader) -> tuple[str, str]:
-    """Return the texts of the begin- and the end-of-sequence token, empty where there is none."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Texts of special tokens; empty where there is none."""
+
+    bos: str
+    eos: str
+    infill: tuple[str, ...]
+
+
+def _special_tokens(header: GgufHeader) -> _Tokens:
     model = header.text("tokenizer.ggml.model")
     bos = header.integer("tokenizer.ggml.bos_token_id")
     eos = header.integer("tokenizer.ggml.eos_token_id")
     ids = (
         _DEFAULT_BOS.get(model, -1) if bos is None else bos,
         _DEFAULT_EOS.get(model, -1) if eos is None else eos,
+        *(_infill_id(header, part) for part in ("pre", "suf", "mid")),
     )
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     if isinstance(tokens, LazyArray):
@@ -204,8 +214,16 @@ def _end_tokens(header: GgufHeader) -> tuple[str, str]:
         found = {index: tokens[index] for index in ids if 0 <= index < len(tokens)}
     else:
         found = {}
-    first, last = (found.get(index, "") for index in ids)
-    return (first if isinstance(first, str) else ""), (last if isinstance(last, str) else "")
+    texts = [text if isinstance(text := found.get(index), str) else "" for index in ids]
+    return _Tokens(texts[0], texts[1], tuple(texts[2:]))
+
+
+def _infill_id(header: GgufHeader, part: str) -> int:
+    older = {"pre": "prefix", "suf": "suffix", "mid": "middle"}[part]
+    for key in (f"tokenizer.ggml.fim_{part}_token_id", f"tokenizer.ggml.{older}_token_id"):
+        if (index := header.integer(key)) is not None:
+            return index
+    return -1
 
 
 def _added_tokens(header: GgufHeader) -> tuple[bool, bool]:

@@ -16,8 +16,7 @@ import msgspec
 from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.answer.declared import tools_as_text
 from ollamad.http.answer.format import PLAIN, AnswerFormat, format_of
-from ollamad.http.answer.namedformats import DEFAULT_CALLS
-from ollamad.http.answer.parts import AnswerParser, Parts
+from ollamad.http.answer.parts import AnswerParser, Marks, Parts
 from ollamad.http.answer.structured import after_thinking
 from ollamad.http.doors import Doors
 from ollamad.http.prompt.fitting import Room, Truncation, fit, fit_text, room_for
@@ -173,14 +172,40 @@ def _scene(doors: Doors, model: StoredModel, asked: ChatAsked) -> _Scene:
     messages = asked.messages if asked.context else conversation(model, asked.messages)
     tools = _tools_of(asked)
     if asked.tool_choice.mode in _FORCED and answer_format.calls is None:
-        answer_format = dataclasses.replace(answer_format, calls=DEFAULT_CALLS)
+        answer_format = answer_format.for_forced_calls()
         told = tools_as_text(_callable(tools, asked.tool_choice))
         messages, tools = _with_system(messages, told), ()
+    if answer_format.thinking is not None:
+        messages = _without_old_thoughts(messages, answer_format.thinking)
     return _Scene(
         messages,
         lambda some: renderer.chat(some, tools=tools, think=asked.think),
         answer_format,
     )
+
+
+def _without_old_thoughts(messages: Sequence[Message], marks: Marks) -> Sequence[Message]:
+    """Return *messages* without what the model thought before the last question.
+
+    Programs that know nothing of thinking send it back in the text. It is of no use any more, and
+    as Ollama does for some models, so we do for all whose marks are known.
+    """
+    last_question = max((n for n, m in enumerate(messages) if m["role"] == "user"), default=0)
+    opening, closing = marks.open.strip(), marks.close.strip()
+    kept: list[Message] = []
+    for number, message in enumerate(messages):
+        text = message.get("content")
+        if (
+            number < last_question
+            and message["role"] == "assistant"
+            and isinstance(text, str)
+            and text.lstrip().startswith(opening)
+            and closing in text
+        ):
+            kept.append({**message, "content": text.partition(closing)[2].lstrip()})
+        else:
+            kept.append(message)
+    return kept
 
 
 def _with_system(messages: Sequence[Message], text: str) -> Sequence[Message]:
@@ -265,6 +290,7 @@ def start(lease: Lease, prepared: Prepared, *, n: int = 0) -> ChatStream:
         grammar=_grammar(prepared, answer_format),
         shift=asked.shift,
         echo_tokens=asked.echo_tokens,
+        shown_tokens=answer_format.shown_tokens(_tools_of(asked)),
     )
     parser = answer_format.parser(prompt.text, _tools_of(asked))
     return ChatStream(mailbox, parser, hides_thinking=hides_thinking)

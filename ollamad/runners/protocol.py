@@ -261,6 +261,9 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     takes tells nobody about other people's prompts."""
     shift: bool = False
     """Go on past the context's end by dropping old tokens, where the model can."""
+    shown_tokens: tuple[str, ...] = ()
+    """Control tokens whose text belongs to the answer, such as the marks of tool calls. All others
+    have none. In a Lark grammar, strings that are one of these stand for the token."""
     answered: tuple[int, ...] = ()
     """Tokens of the answer that another runner has generated already: go on after them. Their text
     is not sent again, and they count towards `num_predict` but not in `Timings`."""

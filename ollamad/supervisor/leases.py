@@ -105,6 +105,7 @@ class Lease:
         echo_tokens: bool = False,
         grammar: Grammar | None = None,
         shift: bool = False,
+        shown_tokens: tuple[str, ...] = (),
     ) -> Mailbox:
         """Start a generation and return where its answer arrives."""
         if sampling.seed < 0:
@@ -120,6 +121,7 @@ class Lease:
             echo_tokens=echo_tokens,
             grammar=grammar,
             shift=shift,
+            shown_tokens=shown_tokens,
         )
         answer = OpenAnswer(request, self._lost, self._served)
         self._answers.append(answer)

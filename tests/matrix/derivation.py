@@ -77,8 +77,8 @@ TABLE: Final[Called] = (
 
 
 _END_OF_TURN: Final = re.compile(
-    r"(<\|eom_id\|>|<\|tool_response>|<｜hy_eos:opensource｜>|<\|call\|>|<SPECIAL_12>)\s*\Z"
-    r"|<｜end▁of▁sentence｜>.*",
+    r"(<\|eom_id\|>|<\|tool_response>|<\uff5chy_eos:opensource\uff5c>|<\|call\|>|<SPECIAL_12>)\s*\Z"
+    r"|<\uff5cend▁of▁sentence\uff5c>.*",
     re.DOTALL,
 )
 """Tokens that end a turn: a runner ends there, and never says them."""
@@ -154,7 +154,7 @@ def tried(template: str, derived: AnswerFormat, case: Case) -> str:
 
 
 def _turn(template: str, derived: AnswerFormat, case: Case) -> tuple[str, str] | None:
-    """Return the prompt and the answer as the template has them; `None` if it takes no such turn."""
+    """Return the prompt and the answer as the template has them; `None` if it takes none."""
     user = {"role": "user", "content": "How is it in Brazil?"}
     contents = (case.text,) if case.text else ("", None)
     for tools, as_text, content in itertools.product((TOOLS, None), (False, True), contents):
@@ -230,9 +230,8 @@ def compared(parts: Parts, case: Case) -> str:
 def main() -> None:
     """Print the table."""
     out = sys.stdout
-    out.write(
-        f"{'template':44} {'ms':>5} {'calls':15} {'thinking':26} {'  '.join(c.name for c in CASES)}\n"
-    )
+    cases = "  ".join(case.name for case in CASES)
+    out.write(f"{'template':44} {'ms':>5} {'calls':15} {'thinking':26} {cases}\n")
     for row in rows():
         marks = row.format.thinking
         thinking = f"{marks.open} {marks.close}" if marks else "-"

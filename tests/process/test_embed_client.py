@@ -11,7 +11,7 @@ import pytest
 
 from tests.process.conftest import MODEL
 from tests.process.daemonprocess import DaemonProcess
-from tests.process.minilm import write_minilm
+from tests.process.minilm import RankHead, write_minilm
 
 pytestmark = [pytest.mark.process, pytest.mark.model]
 
@@ -94,3 +94,48 @@ def test_a_generating_model_embeds_too(client: ollama.Client) -> None:
     assert vectors.shape == (3, 576)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
     assert client.generate(MODEL, "hi", options={"num_predict": 1}).eval_count == 1
+
+
+# Ranking, for which the official client has no words
+
+
+@pytest.fixture(scope="module")
+def ranker(daemon: DaemonProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of a model with a rank head that nobody trained."""
+    client = ollama.Client(daemon.url)
+    head = RankHead.random(384, seed=7)
+    path = write_minilm(tmp_path_factory.mktemp("ranker") / "ranker.gguf", rank_head=head)
+    client.create("ranker", files={"ranker.gguf": client.create_blob(path)})
+    yield "ranker"
+    client.delete("ranker")
+    client._client.close()
+
+
+def test_a_real_ranker_orders_documents_the_same_each_time(
+    client: ollama.Client, ranker: str
+) -> None:
+    body = {"model": ranker, "query": "where is the sea", "documents": TEXTS}
+    answers = [client._client.post("/api/rerank", json=body).json() for _ in range(2)]
+    best = client._client.post("/api/rerank", json={**body, "top_n": 1}).json()["results"]
+
+    results = answers[0]["results"]
+    scores = [result["relevance_score"] for result in results]
+    assert sorted(scores, reverse=True) == scores
+    assert {result["index"] for result in results} == {0, 1, 2}
+    assert [r["index"] for r in answers[1]["results"]] == [r["index"] for r in results]
+    assert [result["index"] for result in best] == [results[0]["index"]]
+    assert answers[0]["prompt_eval_count"] > 0
+
+
+def test_what_a_model_was_not_made_for_is_said(
+    client: ollama.Client, ranker: str, minilm: str
+) -> None:
+    body = {"query": "q", "documents": ["d"]}
+    unranked = client._client.post("/api/rerank", json={**body, "model": minilm})
+    generating = client._client.post("/api/rerank", json={**body, "model": MODEL})
+    unembedded = client._client.post("/api/embed", json={"model": ranker, "input": "a"})
+
+    assert [answer.status_code for answer in (unranked, generating, unembedded)] == [400] * 3
+    assert "does not support rerank" in unranked.json()["error"]
+    assert "does not support rerank" in generating.json()["error"]
+    assert "makes no embeddings" in unembedded.json()["error"]

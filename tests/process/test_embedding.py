@@ -171,6 +171,17 @@ def test_any_interleaving_of_requests_and_cancellations_gives_each_its_own_vecto
     assert (engine.gauges.slots_busy, engine.gauges.waiting) == (0, 0)
 
 
+def test_requests_that_meet_share_a_batch(engine: EmbeddingEngine) -> None:
+    answers = Answers(engine)
+    for request_id in range(4):
+        engine.submit(Embed(id=request_id, texts=("The sea is blue.", "a")))
+    before = engine.gauges.steps
+    answers.take(engine.step())
+
+    assert set(answers.embedded) == {0, 1, 2, 3}
+    assert engine.gauges.steps == before + 1
+
+
 def test_a_small_request_is_answered_before_a_large_one_is_done(engine: EmbeddingEngine) -> None:
     answers = Answers(engine)
     engine.submit(Embed(id=1, texts=(TEXTS[-1],) * 20))

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ollamad.http.ollama import embed
 from ollamad.http.ollama.embed import vectors_json
 from ollamad.supervisor.leases import TEXTS_PER_MESSAGE
 from tests.fakes.launcher import NOT_A_NUMBER
@@ -126,6 +127,18 @@ async def test_many_texts_are_answered_in_their_order(
     lengths = [round(vector[1] * 10) for vector in answer.json["embeddings"]]
     assert lengths == [len(text) for text in texts]
     assert answer.json["prompt_eval_count"] == sum(map(bool, texts))
+
+
+async def test_so_many_vectors_that_a_thread_writes_them_are_the_same(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["x" * n for n in range(20)]
+    async with a_site(tmp_path) as site:
+        at_once = await site.ask("POST", "/api/embed", {"model": "tiny", "input": texts})
+        monkeypatch.setattr(embed, "WRITTEN_AT_ONCE_BYTES", 0)
+        beside = await site.ask("POST", "/api/embed", {"model": "tiny", "input": texts})
+
+    assert beside.json["embeddings"] == at_once.json["embeddings"]
 
 
 async def test_a_client_that_leaves_stops_the_work_for_it(

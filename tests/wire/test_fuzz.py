@@ -6,6 +6,7 @@ In virtual time, where a hang is seen at once: nothing is due any more, or only 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,11 @@ from hypothesis import strategies as st
 from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ollamad.http import routes
 from ollamad.names import ModelName
 from ollamad.registry.create import CreateSpec
 from tests.builders import a_gguf_blob, created
 from tests.fakes.launcher import Script
+from tests.wire.apps import noted_apps, routes_of
 from tests.wire.site import Answer, Site, a_site
 from tests.wire.templates import TOOLS
 
@@ -31,6 +32,8 @@ ANSWER_S: Final = 3600
 EXAMPLES: Final = 60
 REQUESTS: Final = 6
 """Requests of one example: what one leaves behind, the next one meets."""
+
+_PARAMETER: Final = re.compile("<[^>]+>")
 
 FIELDS: Final[dict[str, tuple[object, ...]]] = {
     "model": ("tiny", "TINY", "ranker", "x", "", "tiny:local", "a:cloud", "../../etc"),
@@ -104,17 +107,9 @@ def bodies(draw: st.DrawFn) -> object:
 requests = st.lists(st.tuples(st.integers(0, 10**6), bodies()), min_size=1, max_size=REQUESTS)
 
 
-def routes_of(app: QuartTrio) -> list[tuple[str, str]]:
-    """Return every method and path, parameters filled in."""
-    return sorted(
-        (
-            method,
-            rule.rule.replace("<path:", "<").split("<")[0] + ("tiny" if "<" in rule.rule else ""),
-        )
-        for rule in app.url_map.iter_rules()
-        for method in rule.methods or ()
-        if method not in {"OPTIONS", "HEAD"}
-    )
+def addresses(app: QuartTrio) -> list[tuple[str, str]]:
+    """Return every method with a path, parameters filled in."""
+    return sorted((method, _PARAMETER.sub("tiny", path)) for method, path in routes_of(app))
 
 
 async def fuzzed(folder: Path, app_of: list[QuartTrio], asked: list[tuple[int, Any]]) -> None:
@@ -123,7 +118,7 @@ async def fuzzed(folder: Path, app_of: list[QuartTrio], asked: list[tuple[int, A
         ranker = a_gguf_blob(site.store, folder, metadata={"llama.pooling_type": 4})
         files = {"ranker.gguf": str(ranker)}
         created(site.store, CreateSpec(name=ModelName.parse("ranker"), files=files))
-        known = routes_of(app_of[-1])
+        known = addresses(app_of[-1])
         for number, body in asked:
             method, path = known[number % len(known)]
             answer = await _answered(site, method, path, body)
@@ -160,15 +155,7 @@ def app_of(monkeypatch: pytest.MonkeyPatch) -> list[QuartTrio]:
     They read files without threads, because virtual time jumps while one works.
     """
     monkeypatch.setattr(trio.to_thread, "run_sync", _inline)
-    made: list[QuartTrio] = []
-
-    class Noted(QuartTrio):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(routes, "QuartTrio", Noted)
-    return made
+    return noted_apps(monkeypatch)
 
 
 @settings(

@@ -42,7 +42,7 @@ async def test_what_can_be_got_has_a_head(
 @pytest.mark.parametrize(
     ("method", "path", "status", "body"),
     [
-        ("GET", "/api/version", 200, {"version": __version__}),
+        ("GET", "/api/version", 200, {"version": "0.33.0", "ollamad": __version__}),
         ("GET", "/api/status", 200, {"cloud": {"disabled": True, "source": "config"}}),
         ("POST", "/api/me", 401, {"error": "unauthorized"}),
         ("POST", "/api/signout", 401, {"error": "you are not currently signed in"}),

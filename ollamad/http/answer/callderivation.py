@@ -260,7 +260,7 @@ def _with_tags(form: CallFormat, prober: Prober, turn: str) -> CallFormat | None
         more = more.removeprefix(last_close)
     middles = {ANY: middle}
     if middle != middle_2:
-        middles = _middles(prober, opening, close)
+        middles = _middles(prober, close)
     if not opening.strip() or not close.strip():
         return None
     tags = Tags(open=opening, middles=middles, close=close, between=between)
@@ -268,15 +268,16 @@ def _with_tags(form: CallFormat, prober: Prober, turn: str) -> CallFormat | None
     return dataclasses.replace(form, mid=mid, end=end, between=more, tags=tags)
 
 
-def _middles(prober: Prober, opening: str, close: str) -> dict[str, str]:
+def _middles(prober: Prober, close: str) -> dict[str, str]:
     """Return what stands between name and value for each kind of value."""
     middles: dict[str, str] = {}
     for kind, value in _KINDS.items():
         turn = prober.answer(calls=[("zqfirst", {"zqkey": value})])
         after = (turn or "").partition("zqkey")[2]
-        shown = value if isinstance(value, str) else None
-        at = after.find(shown) if shown else after.find(json.dumps(value))
-        if at > 0 and close.strip().replace(KEY, "zqkey") not in after[:at]:
+        after = after.partition(close.strip().replace(KEY, "zqkey"))[0]
+        # The last one: the text before a value may name its type, and that may be its text too.
+        at = after.rfind(value if isinstance(value, str) else json.dumps(value))
+        if at > 0:
             middles[kind] = after[:at]
     return middles
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from ollamad.http.answer.parts import Call
 
 LABEL: Final = "\ue000"
-"""Stands in a literal text for the call's id or number. Private characters: no template has them."""
+"""Stands in a literal text for the call's id or number. Private characters: no template has any."""
 KEY: Final = "\ue001"
 """Stands in a literal text for the parameter's name, where that is repeated."""
 NAME: Final = "\ue002"
@@ -108,6 +108,15 @@ class CallFormat:
         """What ends each call, whether another follows or not."""
         return self.end if self.between is None else common_start(self.between, self.end)
 
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """All texts of the format."""
+        texts = (self.begin, self.mid, self.between or "", self.end, self.quote, *self.triggers)
+        if self.tags is None:
+            return texts
+        tags = self.tags
+        return (*texts, tags.open, *tags.middles.values(), tags.close, tags.between)
+
     def text(self, calls: Sequence[Call]) -> str:
         """Return *calls* as the model would write them."""
         pieces: list[str] = []
@@ -170,6 +179,11 @@ def first_mark(text: str) -> str:
     """
     found = _FIRST_MARK.match(text)
     return found[0] if found else ""
+
+
+def tags_in(text: str) -> list[str]:
+    """Return the tags in *text*: what may be a token of its own in a model's vocabulary."""
+    return re.findall(_TAG, text)
 
 
 def tokens(text: str) -> list[str]:

@@ -48,7 +48,7 @@ def call_grammar(
     text_header: str = "",
     restart: str = "",
 ) -> Grammar:
-    """Return the grammar of an answer that calls *tools*, those with one of *names* if there are any.
+    """Return the grammar of an answer that calls *tools*, those with one of *names* if given.
 
     Arguments follow the tools' schemas. If *may_answer*, the answer is text instead, or text and
     then calls: what begins like a call is a valid one. *text_header* is what stands in front of a
@@ -70,7 +70,7 @@ def quoted(text: str) -> str:
     strings: list[str] = []
     is_tag = True
     for token in tokens(text):
-        if token.startswith("<") and len(token) > 1 or is_tag or not strings:
+        if (token.startswith("<") and len(token) > 1) or is_tag or not strings:
             strings.append(token)
         else:
             strings[-1] += token
@@ -163,12 +163,12 @@ class _Writer:
         rule = f"args_{n}"
         match self._form.encoding:
             case Encoding.JSON | Encoding.JSON_TEXT:
-                self._rules.append(f"{rule}: {_json(schema, is_strict=is_strict)}")
+                self._rules.append(f"{rule}: {self._json(schema, is_strict=is_strict)}")
             case Encoding.TAGGED:
                 self._chain(rule, schema, self._tagged(rule, schema, is_strict), self._separator())
             case Encoding.PYTHON:
                 items = (
-                    f"{quoted(key + '=')} {_json(_within(schema, value), is_strict=is_strict)}"
+                    f"{quoted(key + '=')} {self._json(_within(schema, value), is_strict=is_strict)}"
                     for key, value in schema.get("properties", {}).items()
                 )
                 self._chain(rule, schema, items, ", ")
@@ -184,8 +184,8 @@ class _Writer:
     ) -> None:
         """Add rules for a schema's properties in their order, of which some may be left out.
 
-        The rule `N_first` is what comes from the N-th on if there was none before, `N_next` if there
-        was one.
+        The rule `N_first` is what comes from the N-th on if there was none before, `N_next` if
+        there was one.
         """
         expressions = list(items)
         names = list(schema.get("properties", {}))
@@ -214,7 +214,8 @@ class _Writer:
                 texts = " | ".join(map(quoted, choices))
                 yield f"{opening} ({texts}) {quoted(close)}"
             elif isinstance(kind, str) and kind != "string":
-                yield f"{opening} {_json(_within(schema, value), is_strict=is_strict)} {quoted(close)}"
+                inner = self._json(_within(schema, value), is_strict=is_strict)
+                yield f"{opening} {inner} {quoted(close)}"
             else:
                 # Lazy: a text ends where its closing tag first comes.
                 longest = value.get("maxLength") if isinstance(value, Mapping) else None
@@ -223,6 +224,18 @@ class _Writer:
                     f"{rule}_text_{n}[lazy]: {text} {json.dumps(close, ensure_ascii=False)}"
                 )
                 yield f"{opening} {rule}_text_{n}"
+
+    def _json(self, schema: object, *, is_strict: bool) -> str:
+        """Return the rule of a JSON value. It has a line of its own, in which no marks are.
+
+        What *schema* has beyond what can be kept to is passed over unless *is_strict*.
+        """
+        options = {**_JSON_STYLE, "lenient": not is_strict}
+        whole = schema if isinstance(schema, Mapping) else {}
+        source = json.dumps({**whole, "x-guidance": options}, ensure_ascii=False)
+        rule = f"json_{len(self._rules)}"
+        self._rules.append(f"{rule}: %json {source}")
+        return rule
 
     def _bare(self, schema: Any, rule: str, depth: int) -> str:  # a JSON value of any shape
         """Return the expression of a value with bare keys."""
@@ -241,7 +254,7 @@ class _Writer:
             )
         match kind:
             case "integer" | "number" | "boolean" | "null":
-                return _json(schema, is_strict=False)
+                return self._json(schema, is_strict=False)
             case "array":
                 item = self._bare(schema.get("items"), f"{rule}_i", depth + 1)
                 return f'"[" ({item} ("," {item})*)? "]"'
@@ -258,14 +271,6 @@ class _Writer:
             case _:
                 self._rules.append(f"{rule}_t[lazy]: {_ANY_TEXT} {quoted(quote)}")
                 return f"{quoted(quote)} {rule}_t"
-
-
-def _json(schema: object, *, is_strict: bool) -> str:
-    """Return the expression of a JSON value; what *schema* has beyond what can be kept to is passed
-    over unless *is_strict*."""
-    options = {**_JSON_STYLE, "lenient": not is_strict}
-    whole = schema if isinstance(schema, Mapping) else {}
-    return "%json " + json.dumps({**whole, "x-guidance": options}, ensure_ascii=False)
 
 
 def _within(schema: Mapping[str, Any], part: object) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from ollamad.http.answer.callformat import ANY, KEY, LABEL, CallFormat, Encoding, Tags
-from ollamad.http.answer.declared import DeclaredTools, decoded, json_or_text, mapping_of
+from ollamad.http.answer.callformat import KEY, LABEL, CallFormat, Encoding, Tags
+from ollamad.http.answer.declared import DeclaredTools, decoded, json_or_text, mapping_of, typed
+from ollamad.http.answer.nestedtags import nested_value
 from ollamad.http.answer.parts import Call
 from ollamad.http.answer.pythonvalues import NotPython, calls_of
 from ollamad.http.answer.wants import NAME_CHARS_MAX, Blank, Follow, Until, Value, Want
@@ -285,12 +286,8 @@ def _tagged_arguments(
             return None
         kind, middle = middles[key.mark]
         text = _unpadded(value.before, middle, close)
-        cdata = _CDATA.fullmatch(text)
-        arguments[parameter] = (
-            cdata[1]
-            if cdata
-            else _value_of(kind, tags, declared, declared.resolve(name), parameter, text)
-        )
+        schema = declared.schema(declared.resolve(name), parameter)
+        arguments[parameter] = _value_of(kind, tags, schema, text)
         follow = Follow(closing, opening) if closing else Follow(opening)
         yield follow
         if follow.found is None:
@@ -299,15 +296,13 @@ def _tagged_arguments(
     return _made(declared, name, arguments)
 
 
-def _value_of(
-    kind: str, tags: Tags, declared: DeclaredTools, name: str, parameter: str, text: str
-) -> Any:  # any JSON value
-    is_told = len(tags.middles) > 1
-    if is_told and kind == "string":
-        return text
-    if is_told and kind != ANY:
-        return json_or_text(text)
-    return declared.value(name, parameter, text)
+def _value_of(kind: str, tags: Tags, schema: object, text: str) -> Any:  # any JSON value
+    """Return the value of *text*, of which its tags say the *kind* in some formats."""
+    if len(tags.middles) > 1:
+        return text if kind == "string" else json_or_text(text)
+    if cdata := _CDATA.fullmatch(text):
+        return cdata[1]
+    return nested_value(text, tags, schema) if KEY in tags.close else typed(schema, text)
 
 
 def _unpadded(text: str, opening: str, closing: str) -> str:

@@ -88,7 +88,7 @@ class ChannelParser:
         self._held = ""
         self._header = ""
         self._body: list[str] = []
-        self._is_fresh = True
+        self._is_fresh = False
 
     def feed(self, text: str) -> Parts:
         """See AnswerParser."""
@@ -135,7 +135,7 @@ class ChannelParser:
         return "" if found is None or found[1] in self._channels.people else found[1]
 
     def _put(self, text: str, parts: Parts) -> None:
-        if self._is_fresh:
+        if self._is_fresh and self._inside is not In.HEADER:
             text = text.lstrip()
         if not text:
             return
@@ -152,7 +152,7 @@ class ChannelParser:
                 parts.text += text
             case In.CALL:
                 self._body.append(text)
-        self._is_fresh = self._inside is In.HEADER
+        self._is_fresh = False
 
     def _end_call(self, parts: Parts) -> None:
         body = "".join(self._body)

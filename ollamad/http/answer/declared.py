@@ -48,23 +48,27 @@ class DeclaredTools:
                     return name.removeprefix(prefix)
         return name
 
-    def value(self, name: str, parameter: str, text: str) -> Any:  # any JSON value
-        """Return the value that *text* stands for as *parameter* of the tool *name*.
+    def schema(self, name: str, parameter: str) -> object:
+        """Return the schema of a tool's parameter; `None` if it is not declared."""
+        return self._parameters.get(name, {}).get(parameter)
 
-        1. The tool's schema says which types: the first that the text can be, a text at last.
-        2. It says a sole boolean, and the text is none: false.
-        3. The parameter is known, but not its type: the text.
-        4. Nothing is known: what the text is as JSON, or the text.
-        """
-        schema = self._parameters.get(name, {}).get(parameter)
-        if schema is None:
-            return json_or_text(text)
-        kinds = _types(schema)
-        for kind in (kind for kind in _TYPE_ORDER if kind in kinds):
-            is_it, value = _as_kind(kind, text)
-            if is_it:
-                return value
-        return False if kinds == {"boolean"} else text
+
+def typed(schema: object, text: str) -> Any:  # any JSON value
+    """Return the value that *text* stands for where *schema* holds.
+
+    1. The schema says which types: the first that the text can be, a text at last.
+    2. It says a sole boolean, and the text is none: false.
+    3. It does not say a type: the text.
+    4. There is none: what the text is as JSON, or the text.
+    """
+    if schema is None:
+        return json_or_text(text)
+    kinds = types_of(schema)
+    for kind in (kind for kind in _TYPE_ORDER if kind in kinds):
+        is_it, value = _as_kind(kind, text)
+        if is_it:
+            return value
+    return False if kinds == {"boolean"} else text
 
 
 def decoded(text: str) -> Any:  # any JSON value
@@ -119,7 +123,8 @@ def _properties(schema: object) -> Mapping[str, Any]:
     return properties if isinstance(properties, Mapping) else {}
 
 
-def _types(schema: object) -> set[str]:
+def types_of(schema: object) -> set[str]:
+    """Return the JSON types that *schema* allows; none if it does not say."""
     if not isinstance(schema, Mapping):
         return set()
     stated = schema.get("type")

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ollamad.errors import TemplateBroken
 from ollamad.http.answer.answerparser import MarkedParser
 from ollamad.http.answer.callderivation import call_format
-from ollamad.http.answer.callformat import CallFormat
+from ollamad.http.answer.callformat import CallFormat, tags_in
 from ollamad.http.answer.callgrammar import call_grammar
 from ollamad.http.answer.callreaders import read_calls
 from ollamad.http.answer.channels import ChannelParser, Channels
@@ -29,6 +29,9 @@ from ollamad.runners.protocol import Grammar
 
 FORMATS_KEPT_MAX: Final = 64
 """Templates whose format is remembered."""
+
+SHOWN_TOKENS_MAX: Final = 64
+"""Marks of one format that are looked for among a model's control tokens."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +83,31 @@ class AnswerFormat:
             dropped=self.dropped,
             is_thinking=self.begins_thinking(prompt),
         )
+
+    def for_forced_calls(self) -> AnswerFormat:
+        """Return the format in which calls can be forced: its own, or JSON if it has none.
+
+        A template without a format for calls shows no tools either: the conversation then needs
+        `declared.tools_as_text` as a system message.
+        """
+        if self.calls is not None:
+            return self
+        return dataclasses.replace(self, calls=DEFAULT_CALLS, origin="json")
+
+    def shown_tokens(self, tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[str, ...]:
+        """Return the marks that a runner must show though they may be control tokens.
+
+        Control tokens have no text to anybody else; these are what `parser` reads.
+        """
+        texts: list[str] = [*self.dropped, self.restart]
+        if self.thinking is not None:
+            texts += (self.thinking.open, self.thinking.close)
+        if self.channels is not None:
+            texts += (self.channels.start, self.channels.header_end, *self.channels.ends)
+        if self.calls is not None and (self.channels is not None or DeclaredTools(tools)):
+            texts += self.calls.literals
+        marks = dict.fromkeys(mark for text in texts for mark in tags_in(text))
+        return tuple(marks)[:SHOWN_TOKENS_MAX]
 
     def call_grammar(
         self,

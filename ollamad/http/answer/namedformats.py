@@ -130,16 +130,6 @@ AFTER_PROBES: Final = (
         ),
     ),
     NamedFormat(
-        name="deepseek r1",
-        is_it=_has("<｜tool▁calls▁begin｜>"),
-        calls=CallFormat(
-            begin="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-            mid="\n```json\n",
-            end="\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
-            between="\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-        ),
-    ),
-    NamedFormat(
         # The template lists tools, and drops calls of earlier answers.
         name="lfm2",
         is_it=_has("List of tools: "),
@@ -162,20 +152,10 @@ AFTER_PROBES: Final = (
         calls=_json_object(" functools[", "]", ", "),
     ),
     NamedFormat(
-        name="mistral",
-        is_it=_has("[TOOL_CALLS]"),
-        calls=_json_object("[TOOL_CALLS][", "]", ", "),
-    ),
-    NamedFormat(
         # Asks for Hermes' form in its own words, and shows no calls.
         name="hermes",
         is_it=_has("<tool_call>"),
         calls=HERMES,
-    ),
-    NamedFormat(
-        name="llama 4 pythonic",
-        is_it=_has("[func_name1(params_name1=params_value1"),
-        calls=CallFormat(begin="[", mid="(", end=")]", between="), ", encoding=Encoding.PYTHON),
     ),
 )
 """Asked for when probes have shown no calls."""

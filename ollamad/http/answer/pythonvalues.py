@@ -65,7 +65,7 @@ class _Reader:
         self._at = 0
         self._depth = 0
         self._kind = ""
-        self._token = ""
+        self._word = ""
         self._next()
 
     def _next(self) -> None:
@@ -73,14 +73,14 @@ class _Reader:
         if found is None:
             if self._text[self._at :].strip():
                 raise NotPython
-            self._kind = self._token = ""
+            self._kind = self._word = ""
             return
         self._at = found.end()
         self._kind = found.lastgroup or ""
-        self._token = found[self._kind]
+        self._word = found[self._kind]
 
     def sees(self, sign: str) -> bool:
-        return self._kind == "sign" and self._token == sign
+        return self._kind == "sign" and self._word == sign
 
     def skip(self, sign: str) -> bool:
         if not self.sees(sign):
@@ -99,7 +99,7 @@ class _Reader:
     def _name(self) -> str:
         if self._kind != "name":
             raise NotPython
-        name = self._token
+        name = self._word
         self._next()
         return name
 
@@ -117,22 +117,20 @@ class _Reader:
         return name, arguments
 
     def value(self) -> Any:  # any JSON value
-        kind, token = self._kind, self._token
+        kind, word = self._kind, self._word
         self._next()
         match kind:
             case "number":
-                return _number(token)
+                return _number(word)
             case "text":
-                return _unescaped(token[1:-1])
-            case "name" if token in _CONSTANTS:
-                return _CONSTANTS[token]
-            case "sign" if token in "[({":
+                return _unescaped(word[1:-1])
+            case "name" if word in _CONSTANTS:
+                return _CONSTANTS[word]
+            case "sign" if word in "[({":
                 self._depth += 1
                 if self._depth > DEPTH_MAX:
                     raise NotPython
-                value = (
-                    self._mapping() if token == "{" else self._items("]" if token == "[" else ")")
-                )
+                value = self._mapping() if word == "{" else self._items("]" if word == "[" else ")")
                 self._depth -= 1
                 return value
             case _:

@@ -8,7 +8,7 @@ before the first byte of an answer. Every API goes through these; all of them ra
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -72,6 +72,27 @@ def lark_grammar(text: Any) -> Grammar:  # a JSON value of any shape
 def gbnf_grammar(text: Any) -> Grammar:  # a JSON value of any shape
     """Return what a grammar in llama.cpp's notation produces; its first rule is `root`."""
     return Grammar(GrammarKind.GBNF, _checked_text("gbnf grammar", text, GRAMMAR_CHARS_MAX))
+
+
+def guided_grammar(value: Mapping[str, Any]) -> Grammar | None:
+    """Return what an object with one of the keys `regex`, `choice`, `lark` or `gbnf` asks for.
+
+    `None` if it is none of these. It cannot be mistaken for a JSON Schema: no draft has such words,
+    and one that had nothing else would allow everything.
+    """
+    if len(value) != 1:
+        return None
+    ((kind, said),) = value.items()
+    make = _GUIDES.get(kind)
+    return None if make is None else make(said)
+
+
+_GUIDES: Final[Mapping[str, Callable[[Any], Grammar]]] = {
+    "regex": regex_grammar,
+    "choice": choice_grammar,
+    "lark": lark_grammar,
+    "gbnf": gbnf_grammar,
+}
 
 
 def after_thinking(grammar: Grammar, opening: str, closing: str, *, is_open: bool) -> Grammar:

@@ -1,8 +1,8 @@
 """What a reader of calls may wait for in a text that comes piece by piece.
 
-A *want* takes pieces until it has what it waits for and gives back what comes after. It looks at each
-character a bounded number of times and holds back no more than the beginning of a mark, so that a
-call of a million characters costs no more than its length, however it was cut.
+A *want* takes pieces until it has what it waits for and gives back what comes after. It looks at
+each character a bounded number of times and holds back no more than the beginning of a mark, so
+that a call of a million characters costs no more than its length, however it was cut.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from quart import Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.answer.parts import Call
-from ollamad.http.answer.structured import json_grammar, schema_grammar
+from ollamad.http.answer.structured import guided_grammar, json_grammar, schema_grammar
 from ollamad.http.chatting import ChatAsked, resolve_think
 from ollamad.http.doors import Doors
 from ollamad.http.ollama.wire import (
@@ -114,7 +114,7 @@ def read_format(value: Any) -> Grammar | None:  # a JSON value of any shape
     if value == "json":
         return json_grammar()
     if isinstance(value, dict):
-        return schema_grammar(value)
+        return guided_grammar(value) or schema_grammar(value)
     shown = msgspec.json.encode(value).decode()[:_SHOWN_CHARS_MAX]
     raise InvalidBody(f'invalid format: {shown}; expected "json" or a valid JSON Schema object')
 

@@ -42,6 +42,10 @@ from ollamad.supervisor.views import ResidentView
 FOREVER: Final = timedelta(days=365 * 292)
 """How far ahead Ollama puts the end of a model that stays forever."""
 
+OLLAMA_VERSION: Final = "0.33.0"
+"""The Ollama whose API this is (August 2026). Editors and chat programs compare it with what they
+need (GitHub Copilot: 0.6.4) and refuse to work with less, which our own version would be."""
+
 _SHOWN_STATES: Final = frozenset({RunnerState.READY, RunnerState.DRAINING})
 _COPILOT: Final = "GitHubCopilotChat/"
 """How its `User-Agent` begins: it shows the base name as the model's, which must be what it asked
@@ -58,7 +62,7 @@ def register(app: Quart, doors: Doors) -> None:
 
     @app.get("/api/version")
     async def version() -> Response:
-        return json_answer(VersionResponse(__version__))
+        return json_answer(VersionResponse(OLLAMA_VERSION, ollamad=__version__))
 
     @app.get("/api/tags")
     async def tags() -> Response:

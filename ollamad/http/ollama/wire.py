@@ -432,6 +432,9 @@ class VersionResponse(msgspec.Struct):
     """GET /api/version."""
 
     version: str
+    """Of Ollama's API: clients refuse to work with an old one."""
+    ollamad: str
+    """Ours. Not in Ollama's API."""
 
 
 def encode(answer: msgspec.Struct | str) -> bytes:

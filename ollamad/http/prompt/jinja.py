@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import html
-import json
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -32,6 +30,7 @@ from jinja2 import nodes
 from ollamad.errors import TemplateBroken
 from ollamad.http.prompt.jinjabudget import Budget, broken
 from ollamad.http.prompt.jinjachecks import FILTER_CHECKS, check_field, check_method, check_operator
+from ollamad.http.prompt.jinjatext import SafeText, escape, escape_again, to_json
 from ollamad.wallclock import WallClock
 
 TEMPLATE_CHARS_MAX: Final = 1 << 16
@@ -306,20 +305,16 @@ def _metered(
         budget.tick()
         if check is not None:
             check(budget, *args[place:], **kwargs)
-        if goes_through:
+        # Jinja's lazy filters take none for nothing, and templates rely on it.
+        if goes_through and args[place] is not None:
             args = (*args[:place], budget.counted(iter(args[place])), *args[place + 1 :])
         return budget.made(function(*args, **kwargs))
 
     return metered
 
 
-def _plain(value: object) -> str:
-    return _spending.get().text(value)
-
-
-def _escape(value: object) -> str:
-    # A plain text: Jinja's own kind escapes again whatever is added to it.
-    return html.escape(str(value)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
+def _safe(value: object) -> SafeText:
+    return SafeText(_spending.get().text(value))
 
 
 @jinja2.pass_environment
@@ -335,30 +330,13 @@ def _join(
     return budget.joined(budget.text(d), value)
 
 
-def _to_json(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own filter escapes for HTML, which a model has never seen in training.
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
 _OWN_FILTERS: Final[Mapping[str, Any]] = {
-    "e": _escape,
-    "escape": _escape,
-    "forceescape": _escape,
+    "e": escape,
+    "escape": escape,
+    "forceescape": escape_again,
     "join": _join,
-    "safe": _plain,
-    "tojson": _to_json,
+    "safe": _safe,
+    "tojson": to_json,
 }
 
 _environment: Final = _Bounded()
@@ -384,10 +362,13 @@ def check_template(text: str) -> None:
     _compiled(text)
 
 
-def render_jinja(text: str, variables: Mapping[str, Any], clock: WallClock) -> str:
+def render_jinja(
+    text: str, variables: Mapping[str, Any], clock: WallClock, budget: Budget | None = None
+) -> str:
     """Return what the template *text* makes of *variables*. Raises TemplateBroken.
 
-    Besides *variables* a template may use `raise_exception` and `strftime_now`.
+    Besides *variables* a template may use `raise_exception` and `strftime_now`. Renderings that
+    share a *budget* cost no more together than one may.
     """
     template = _compiled(text)
 
@@ -396,7 +377,7 @@ def render_jinja(text: str, variables: Mapping[str, Any], clock: WallClock) -> s
         return local.strftime(pattern[:_TIME_PATTERN_CHARS_MAX])
 
     own = {"raise_exception": _raise_exception, "strftime_now": strftime_now}
-    token = _spending.set(Budget())
+    token = _spending.set(budget or Budget())
     pieces: list[str] = []
     n_chars = 0
     try:

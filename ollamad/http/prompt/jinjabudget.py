@@ -60,6 +60,11 @@ class Budget:
         # Containers are immutable to templates. Keeping each keeps its id its own.
         self._weights: dict[int, tuple[object, int]] = {}
 
+    @property
+    def is_spent(self) -> bool:
+        """Nothing more can be rendered with it."""
+        return self._steps_left < 0 or self._bytes_left < 0 or self._cpu_time() > self._ends_at
+
     def tick(self) -> None:
         """Count one step."""
         self._steps_left -= 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ollamad.errors import CapabilityMissing
+from ollamad.errors import CapabilityMissing, TemplateBroken
 from ollamad.http.prompt.gotemplate.chat import (
     ChatMessage,
     Think,
@@ -17,6 +18,15 @@ from ollamad.http.prompt.gotemplate.template import Template
 from ollamad.http.prompt.gotemplate.template import parse as parse_go
 from ollamad.http.prompt.gotemplate.tools import Tool, ToolCall
 from ollamad.http.prompt.jinja import check_template, render_jinja
+from ollamad.http.prompt.jinjachat import (
+    begun_answer,
+    continued,
+    shaped,
+    think_variables,
+    tool_variables,
+    up_to_mark,
+)
+from ollamad.http.prompt.jinjaprobe import expectations_of
 from ollamad.http.prompt.prompt import Message, Prompt
 from ollamad.modelinfo import StoredModel
 from ollamad.registry.capabilities import is_jinja, prefers_embedded
@@ -82,32 +92,49 @@ class Renderer:
         return self._without_doubled_bos(text)
 
     def suffix(self, prompt: str, suffix: str) -> Prompt:
-        """Return the prompt for text between *prompt* and *suffix*. Raises CapabilityMissing."""
-        if is_jinja(self._template) or "suffix" not in _go(self._template).identifiers:
-            raise CapabilityMissing(f"{self._model.name.full} does not support insert")
-        text = render_suffix(_go(self._template), prompt, suffix, clock=self._clock)
-        return self._without_doubled_bos(text)
+        """Return the prompt for text between *prompt* and *suffix*. Raises CapabilityMissing.
+
+        1. The template has a place for it: Go's may; Jinja's know chats only.
+        2. The weights have tokens for it, in the order in which models are trained.
+        """
+        if not is_jinja(self._template) and "suffix" in _go(self._template).identifiers:
+            text = render_suffix(_go(self._template), prompt, suffix, clock=self._clock)
+            return self._without_doubled_bos(text)
+        if tokens := self._model.facts.infill_tokens:
+            before, after, between = tokens
+            return Prompt(f"{before}{prompt}{after}{suffix}{between}")
+        raise CapabilityMissing(f"{self._model.name.full} does not support insert")
 
     def _jinja(self, messages: Sequence[Message], tools: Sequence[Any], think: Think) -> str:
         facts = self._model.facts
-        begun = ""
-        last = messages[-1] if messages else {}
-        if last.get("role") == "assistant" and last.get("content") and not last.get("tool_calls"):
-            begun = last["content"]
-            messages = messages[:-1]
+        expected = expectations_of(self._template)
         variables: dict[str, Any] = {
-            "messages": [_jinja_message(message) for message in messages],
-            "add_generation_prompt": True,
             "bos_token": facts.bos_token,
             "eos_token": facts.eos_token,
+            "datetime": self._clock.now().strftime("%b %d %Y %H:%M:%S GMT"),  # Firefunction's.
+            **tool_variables(tools, expected),
+            **think_variables(think, facts.architecture),
         }
-        if tools:
-            variables["tools"] = list(tools)
-        if think is not None:
-            variables["enable_thinking"] = bool(think)
-            if isinstance(think, str):
-                variables["reasoning_effort"] = think
-        return render_jinja(self._template, variables, self._clock) + begun
+
+        def rendered(some: Sequence[Message], *, opens_answer: bool) -> str:
+            return render_jinja(
+                self._template,
+                {
+                    **variables,
+                    "messages": shaped(some, expected),
+                    "add_generation_prompt": opens_answer,
+                },
+                self._clock,
+            )
+
+        begun = begun_answer(messages)
+        if not begun:
+            return rendered(messages, opens_answer=True)
+        with contextlib.suppress(TemplateBroken):  # Some templates want a question at the end.
+            text = up_to_mark(rendered(continued(messages), opens_answer=False), begun)
+            if text is not None:
+                return text
+        return rendered(messages[:-1], opens_answer=True) + begun
 
     def _without_doubled_bos(self, text: str) -> Prompt:
         """Drop special tokens that the tokenizer adds again: llama.cpp's convention.
@@ -120,18 +147,6 @@ class Renderer:
         if facts.add_eos and facts.eos_token:
             text = text.removesuffix(facts.eos_token)
         return Prompt(text)
-
-
-def _jinja_message(message: Message) -> dict[str, Any]:
-    plain = {key: value for key, value in message.items() if value is not None}
-    plain.setdefault("content", "")
-    if "tool_calls" in plain:
-        plain["tool_calls"] = [{"type": "function", **call} for call in plain["tool_calls"]]
-    if thinking := plain.pop("thinking", None):
-        plain["reasoning_content"] = thinking
-    if tool_name := plain.get("tool_name"):
-        plain.setdefault("name", tool_name)
-    return plain
 
 
 def _go_message(message: Message) -> ChatMessage:

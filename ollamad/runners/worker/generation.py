@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -73,12 +74,15 @@ class Generation:
         constraint: Constraint | None,
         arrival: int,
         now: float,
+        shown: Mapping[int, bytes] = MappingProxyType({}),
     ) -> None:
         self.request: Final = request
         self.sampler: Final = sampler
         """A `TokenSampler`; its type belongs to another room."""
         self.constraint: Final = constraint
         self.text: Final = TextAssembler(request.sampling.stop)
+        self.shown: Final = shown
+        """Control tokens that have a text in this answer, by id."""
         self.arrival: Final = arrival
         self.n_generated_max: Final = n_generated_max
         self.generated: Final[list[int]] = list(request.answered)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -86,6 +86,15 @@ class LlamaModel:
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Return the token ids of *text*, in which special tokens are recognised."""
         return tokenize(self.vocab_handle, text, add_special=add_special)
+
+    def control_tokens(self, texts: Iterable[str]) -> dict[str, int]:
+        """Return those of *texts* that are one control token each, with its id."""
+        found: dict[str, int] = {}
+        for text in texts:
+            ids = self.tokenize(text, add_special=False)
+            if len(ids) == 1 and not self.piece(ids[0]):
+                found[text] = ids[0]
+        return found
 
     def _piece(self, token: int) -> bytes:
         return piece_of(self.vocab_handle, token, shows_special=False)

@@ -37,6 +37,7 @@ from ollamad.runners.worker.generation import (
     GenerationState,
 )
 from ollamad.runners.worker.grammar import Grammars
+from ollamad.runners.worker.larkmarks import with_control_tokens
 from ollamad.runners.worker.llama import LlamaModel
 from ollamad.runners.worker.prefixcache import PrefixCache
 from ollamad.runners.worker.sampling.check import check
@@ -137,9 +138,11 @@ class LlamaEngine:
         prompt = self._prompt_of(request)
         history = [*prompt, *request.answered]
         self._arrivals += 1
+        shown = self._model.control_tokens(request.shown_tokens)
         constraint = None
         if request.grammar is not None:
-            constraint = self._grammars.constraint(request.grammar, request.answered)
+            grammar = with_control_tokens(request.grammar, shown)
+            constraint = self._grammars.constraint(grammar, request.answered)
         seed = request.sampling.seed
         if seed < 0:
             seed = secrets.randbits(SEED_BITS)
@@ -153,10 +156,14 @@ class LlamaEngine:
             constraint=constraint,
             arrival=self._arrivals,
             now=time.monotonic(),
+            shown={token: text.encode() for text, token in shown.items()},
         )
         for token in request.answered:
-            generation.text.feed(self._model.piece(token))
+            generation.text.feed(self._piece(generation, token))
         self._waiting.append(generation)
+
+    def _piece(self, generation: Generation, token: int) -> bytes:
+        return generation.shown.get(token) or self._model.piece(token)
 
     def _prompt_of(self, request: Generate) -> list[int]:
         add_special = request.add_special and not request.context
@@ -313,7 +320,7 @@ class LlamaEngine:
         self._board.note_answer(len(tokens), len(tokens) - 1)
         for chosen in tokens:
             generation.sampler.accept(chosen)
-        text = "".join(generation.text.feed(self._model.piece(chosen)) for chosen in tokens)
+        text = "".join(generation.text.feed(self._piece(generation, chosen)) for chosen in tokens)
         result.deltas.append(Delta(request.id, position, text, tokens, logprobs))
         if generation.text.is_stopped or is_all:
             self._end(generation, FinishReason.STOP, result)

@@ -98,6 +98,28 @@ def test_end_tokens_of_a_large_vocabulary_are_found(tmp_path: Path) -> None:
     assert known.n_vocab == 2003
 
 
+@pytest.mark.parametrize("n_more", [0, 2000])
+@pytest.mark.parametrize(
+    "names", [("fim_pre", "fim_suf", "fim_mid"), ("prefix", "suffix", "middle")]
+)
+def test_tokens_for_filling_in_are_found_under_both_of_their_names(
+    tmp_path: Path, names: tuple[str, ...], n_more: int
+) -> None:
+    tokens = ["<unk>", "<s>", "</s>", "<P>", "<M>", "<S>", *(f"t{i}" for i in range(n_more))]
+    metadata = {
+        f"tokenizer.ggml.{name}_token_id": index
+        for name, index in zip(names, (3, 5, 4), strict=True)
+    }
+
+    assert _facts(tmp_path, tokens=tokens, metadata=metadata).infill_tokens == ("<P>", "<S>", "<M>")
+
+
+def test_some_tokens_for_filling_in_are_none(tmp_path: Path) -> None:
+    metadata = {"tokenizer.ggml.fim_pre_token_id": 3, "tokenizer.ggml.fim_suf_token_id": 4}
+
+    assert _facts(tmp_path, metadata=metadata).infill_tokens == ()
+
+
 def test_an_end_token_outside_the_vocabulary_is_none(tmp_path: Path) -> None:
     known = _facts(tmp_path, tokens=["only", "<s>"])
 

@@ -28,6 +28,7 @@ def a_model(
     chat_template: str = "",
     add_bos: bool = False,
     add_eos: bool = False,
+    infill_tokens: tuple[str, ...] = (),
     system: str = "",
     messages: Sequence[StoredMessage] = (),
     capabilities: Sequence[str] = ("completion",),
@@ -42,6 +43,7 @@ def a_model(
         chat_template=chat_template,
         add_bos=add_bos,
         add_eos=add_eos,
+        infill_tokens=infill_tokens,
     )
     return StoredModel(
         name=ModelName.parse("tiny"),

@@ -186,3 +186,22 @@ def test_a_whole_conversation_can_be_rendered_to_be_counted() -> None:
     prompt = render(DOORS, a_model(chat_template=TOOLS), asked())
 
     assert prompt.text.endswith("user: hi assistant: ")
+
+
+def test_what_was_thought_before_the_last_question_is_not_shown_again() -> None:
+    thought = "<think>hm, {}</think>\n\nFour."
+    messages = [
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": thought.format("old")},
+        {"role": "user", "content": "And <think>?"},
+        {"role": "assistant", "content": thought.format("new")},
+        {"role": "tool", "content": "4"},
+    ]
+    request = asked(messages=messages, tools=())
+    thinker = render(DOORS, a_model(chat_template=THINKING), request).text
+    plain = render(DOORS, a_model(chat_template=TOOLS), request).text
+
+    assert "hm, old" not in thinker
+    assert "assistant: Four. user: And <think>?" in thinker
+    assert "hm, new" in thinker
+    assert "hm, old" in plain, "a model that marks no thoughts has none"

@@ -68,7 +68,7 @@ def test_wrong_usage_is_an_error_with_code_1_and_a_hint(
 
 
 def test_the_version_is_the_daemons(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.on("GET", "/api/version", ok({"version": __version__}))
+    daemon.on("GET", "/api/version", ok({"version": "0.33.0", "ollamad": __version__}))
     assert ctl("--version").stdout == f"ollamad version is {__version__}\n"
 
     daemon.on("GET", "/api/version", ok({"version": "9.9"}))

@@ -125,7 +125,7 @@ MISTRAL = """{{- range $index, $_ := .Messages }}
 {{- end }}"""  # noqa: E501 - a line break would be part of it
 
 HERMES = """{{- if .Messages }}
-{{- range $i, $_ := .Messages }}<|im_start|>{{ if eq .Role "tool" }}user{{ else }}{{ .Role }}{{ end }}
+{{- range .Messages }}<|im_start|>{{ if eq .Role "tool" }}user{{ else }}{{ .Role }}{{ end }}
 {{ .Content }}{{ if .ToolCalls }}
 {{- range .ToolCalls }}<tool_call>
 {"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}

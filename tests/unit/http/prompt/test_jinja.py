@@ -121,6 +121,8 @@ def reference(text: str) -> str:
             "{{ 'é'|urlencode }}"
         ),
         "{{ 'the cat-sat'|title }}{{ 'aB'|capitalize }}{{ 'abc'|first }}{{ 'abc'|reverse }}",
+        "{{ '<'|safe + '<&>' }}{{ '<' + ('<'|e) }}{{ '<'|e|e }}{{ '<'|e|forceescape }}",
+        "{{ none|selectattr('x')|list }}{{ none|map('upper')|list }}{{ none|reject|list|length }}",
         "{{ '<a>'|e }}{{ '<a>'|safe }}{{ 'a\nb'|indent(3) }}{{ 'hello world'|truncate(8) }}",
         "{{ 'a' ~ n ~ none ~ [1] }}{{ n|string + 'x' }}{{ 'a' * 3 }}{{ 'a'|center }}",
         # Numbers, lists and tests.

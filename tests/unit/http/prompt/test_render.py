@@ -118,9 +118,9 @@ def test_jinja_gets_messages_as_hugging_face_names_their_fields() -> None:
     )
 
     assert text == (
-        '[{"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", '
-        '"arguments": {"a": 1}}}], "content": "", "reasoning_content": "hm"}, '
-        '{"role": "tool", "content": "1", "tool_name": "f", "name": "f"}]'
+        '[{"role": "assistant", "content": "", "thinking": "hm", "reasoning": "hm", '
+        '"reasoning_content": "hm", "tool_calls": [{"type": "function", "function": {"name": "f", '
+        '"arguments": {"a": 1}}}]}, {"role": "tool", "content": "1", "name": "f"}]'
     )
 
 
@@ -190,6 +190,15 @@ def test_a_suffix_needs_a_template_that_has_a_place_for_it() -> None:
     for model in (a_model(template=GO), a_model(chat_template=JINJA)):
         with pytest.raises(CapabilityMissing, match="library/tiny:latest does not support insert"):
             Renderer(model, FixedClock()).suffix("a", "b")
+
+
+@pytest.mark.parametrize("template", [None, GO])
+def test_without_such_a_place_the_tokens_of_the_weights_are_used(template: str | None) -> None:
+    model = a_model(template=template, chat_template=JINJA, infill_tokens=("<P>", "<S>", "<M>"))
+
+    prompt = Renderer(model, FixedClock()).suffix("def f(", "return 1")
+
+    assert prompt.text == "<P>def f(<S>return 1<M>"
 
 
 # Special tokens
