@@ -145,7 +145,8 @@ async def test_a_last_message_of_the_assistant_is_continued(
         await ask(site, messages=[*HELLO["messages"], {"role": "assistant", "content": "It is"}])
         (runner,) = site.house.launcher.started
 
-    assert runner.generated[0].prompt == "user: hi <b> It is"
+    assert runner.generated[0].prompt.startswith("user: hi <b>")
+    assert runner.generated[0].prompt.endswith("It is")
 
 
 async def test_tokens_are_counted_as_an_answer_counts_them(
