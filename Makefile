@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run smoke test quick lint soak-kernel kill-matrix soak compat format lock clean python ready ready-dev
+.PHONY: help run smoke test quick lint soak-kernel kill-matrix soak fuzz compat format lock clean python ready ready-dev
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ kill-matrix: ready-dev ## kill or stop a runner at every point of its life, unde
 
 soak: ready-dev ## hostile clients for SOAK_SECONDS (600); fails unless the daemon stays as it was
 	@$(VENV) -m tests.endurance.soak
+
+fuzz: ready-dev ## requests made of the OpenAPI document for FUZZ_SECONDS (120); fails on any 5xx but 503
+	@$(VENV) -m tests.endurance.fuzz
 
 compat: ready-dev ## drive the daemon with the clients people bring; print what works
 	@$(VENV) -m tests.compat.table

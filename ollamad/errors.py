@@ -25,6 +25,13 @@ class BadRequest(OllamadError):
 class InvalidBody(BadRequest):
     """The body is missing, is not JSON, or has a field of the wrong type."""
 
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        """The field that is wrong, where it is one."""
+        self.code = code
+        """A word for programs, in APIs that have such words."""
+
 
 class BodyTooLarge(BadRequest):
     """The body is larger than this route takes."""
@@ -77,6 +84,10 @@ class ModelNotFound(NotFound):
 
 class BlobNotFound(NotFound):
     """No blob of that digest is stored."""
+
+
+class ResponseNotFound(NotFound):
+    """No earlier response is kept, whatever its id."""
 
 
 class NotOffered(OllamadError):

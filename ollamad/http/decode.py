@@ -53,7 +53,7 @@ def decode_body(data: bytes, kind: type[T], limits: HttpConfig = DEFAULT) -> T:
         shape = _shape_of(kind)  # type: ignore[arg-type] # mypy takes no type for hashable
         body = msgspec.convert(_shaped(value, shape), kind)
     except msgspec.ValidationError as exc:
-        raise InvalidBody(_explained(str(exc))) from exc
+        raise _explained(str(exc)) from exc
     check_counts(body, limits)  # type: ignore[arg-type] # the bound of T would be a Struct
     return body
 
@@ -149,22 +149,29 @@ def _shaped(value: Any, shape: _Shape) -> Any:
     return named
 
 
-def _explained(message: str) -> str:
+def _explained(message: str) -> InvalidBody:
     """Return msgspec's words in HTTP clients' terms: `messages[0].role: expected string, ...`."""
     if found := _MISTYPED.fullmatch(message):
         expected, got, path = found.groups()
-        return f"{_where(path)}: expected {_types(expected)}, got {_TYPE_WORDS.get(got, got)}"
+        told = f"{_where(path)}: expected {_types(expected)}, got {_TYPE_WORDS.get(got, got)}"
+        return InvalidBody(told, param=_param(path))
     if found := _OUT_OF_RANGE.fullmatch(message):
         expected, bound, path = found.groups()
-        return f"{_where(path)}: expected {_types(expected)} {bound}"
+        told = f"{_where(path)}: expected {_types(expected)} {bound}"
+        return InvalidBody(told, param=_param(path))
     if found := _MISSING.fullmatch(message):
         field, path = found.groups()
-        return f"{_where(path)}: the field {field} is missing"
-    return message
+        told = f"{_where(path)}: the field {field} is missing"
+        return InvalidBody(told, param=".".join(filter(None, (_param(path), field))))
+    return InvalidBody(message)
 
 
 def _where(path: str | None) -> str:
-    return (path or "").lstrip(".") or "the body"
+    return _param(path) or "the body"
+
+
+def _param(path: str | None) -> str | None:
+    return (path or "").lstrip(".") or None
 
 
 def _types(expected: str) -> str:

@@ -27,6 +27,7 @@ STATUS: Final[Mapping[type[OllamadError], int]] = {
     errors.NotGguf: 400,
     errors.ModelNotFound: 404,
     errors.BlobNotFound: 404,
+    errors.ResponseNotFound: 404,
     errors.CloudDisabled: 403,
     errors.SignedOut: 401,
     errors.QueueFull: 503,

@@ -76,4 +76,6 @@ def check_counts(body: msgspec.Struct, limits: HttpConfig) -> None:
 def _check(field: str, n_parts: int, limits: HttpConfig, setting: str) -> None:
     n_max: int = getattr(limits, setting)
     if n_parts > n_max:
-        raise InvalidBody(f"{field}: {n_parts} are too many, {n_max} are taken (http.{setting})")
+        raise InvalidBody(
+            f"{field}: {n_parts} are too many, {n_max} are taken (http.{setting})", param=field
+        )

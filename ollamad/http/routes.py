@@ -18,6 +18,8 @@ from ollamad.http.dialects import error_answer, error_body
 from ollamad.http.doors import JSON_TYPE, LIMITS_KEY, Doors
 from ollamad.http.linger import Linger
 from ollamad.http.ollama import blobs, chat, cloud, create, embed, generate, models, rerank
+from ollamad.http.openai import responses
+from ollamad.http.openapi import door as openapi
 from ollamad.http.origins import Origins
 from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
 from ollamad.units import KIB, MIB, format_bytes
@@ -48,7 +50,12 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         PROPAGATE_EXCEPTIONS=False,
         **{LIMITS_KEY: doors.config},
     )
-    for room in (models, generate, chat, embed, rerank, create, cloud, messages, anthropic_models):
+    for room in (
+        *(models, generate, chat, embed, rerank, create, cloud),
+        responses,
+        *(messages, anthropic_models),
+        openapi,
+    ):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one

@@ -198,6 +198,10 @@ class FakeProcess:
         self.generated.append(request)
         text = TextAssembler(request.sampling.stop)
         pieces, n_answered = self._pieces(self.script.says or request.prompt), len(request.answered)
+        limit = request.sampling.num_predict
+        is_cut = 0 <= limit < len(pieces)
+        if is_cut:
+            pieces = pieces[:limit]
         assert request.answered == tuple(range(n_answered)), "a token was lost or doubled"
         for piece in pieces[:n_answered]:
             text.feed(piece)
@@ -219,11 +223,13 @@ class FakeProcess:
         if self._words >= self.script.dies_after_words:
             self.end(KILLED)
         self.generating.discard(request.id)
-        is_cancelled = request.id in self.cancelled
+        reason = FinishReason.LENGTH if is_cut and not text.is_stopped else FinishReason.STOP
+        if request.id in self.cancelled:
+            reason = FinishReason.CANCELLED
         await self.channel.send(
             Finished(
                 id=request.id,
-                reason=FinishReason.CANCELLED if is_cancelled else FinishReason.STOP,
+                reason=reason,
                 timings=Timings(
                     prompt_tokens=len(pieces),
                     prefill_s=self.script.word_takes_s,

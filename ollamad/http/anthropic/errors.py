@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -29,14 +29,18 @@ _TYPES: Final[Mapping[int, str]] = {
 _OURS_FROM: Final = 500
 
 
-class _Detail(msgspec.Struct):
+class ErrorDetail(msgspec.Struct):
+    """What went wrong."""
+
     type: str
     message: str
 
 
-class _Body(msgspec.Struct):
-    type: str
-    error: _Detail
+class ErrorBody(msgspec.Struct, kw_only=True):
+    """What Anthropic's clients expect of an error."""
+
+    type: Literal["error"] = "error"
+    error: ErrorDetail
     request_id: str
 
 
@@ -46,8 +50,9 @@ def anthropic_error(status: int, message: str, error: OllamadError | None = None
     if isinstance(error, ContextTooLong) and error.n_prompt is not None:
         # By these words agents know that it is time to shorten a conversation, and by how much.
         message = f"prompt is too long: {error.n_prompt} tokens > {error.n_ctx} maximum"
-    detail = _Detail(_TYPES.get(status, other), message)
-    return msgspec.json.encode(_Body("error", detail, f"req_{secrets.token_hex(_ID_BYTES)}"))
+    detail = ErrorDetail(_TYPES.get(status, other), message)
+    request_id = f"req_{secrets.token_hex(_ID_BYTES)}"
+    return msgspec.json.encode(ErrorBody(error=detail, request_id=request_id))
 
 
 def error_event(error: OllamadError) -> bytes:

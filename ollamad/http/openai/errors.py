@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from ollamad import errors
-from ollamad.errors import OllamadError
+from ollamad.errors import InvalidBody, OllamadError
 
 _TYPES: Final[Mapping[int, str]] = {
     400: "invalid_request_error",
@@ -25,19 +25,35 @@ _CODES: Final[Mapping[type[OllamadError], str]] = {
 """What clients look for to decide what to do next."""
 
 
-class _Detail(msgspec.Struct):
+class ErrorDetail(msgspec.Struct):
+    """What went wrong, for people and for programs."""
+
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class _Body(msgspec.Struct):
-    error: _Detail
+class ErrorBody(msgspec.Struct):
+    """What OpenAI's clients expect of an error."""
+
+    error: ErrorDetail
+
+
+def refused(param: str, words: str, code: str | None = None) -> InvalidBody:
+    """Return an error about the field *param*."""
+    return InvalidBody(f"{param}: {words}", param=param, code=code)
 
 
 def openai_error(status: int, message: str, error: OllamadError | None = None) -> bytes:
     """Return an error's body."""
+    return msgspec.json.encode(ErrorBody(error_detail(status, message, error)))
+
+
+def error_detail(status: int, message: str, error: OllamadError | None = None) -> ErrorDetail:
+    """Return what a body, or an event, says of an error."""
     code = next((_CODES[cls] for cls in type(error).__mro__ if cls in _CODES), None)
-    detail = _Detail(message, _TYPES.get(status, "api_error"), param=None, code=code)
-    return msgspec.json.encode(_Body(detail))
+    param = None
+    if isinstance(error, InvalidBody):
+        param, code = error.param, error.code
+    return ErrorDetail(message, _TYPES.get(status, "api_error"), param, code)
