@@ -17,13 +17,16 @@ from tests.wire.site import Answer, Site, a_site
 URL = "/v1/messages"
 HELLO: dict[str, Any] = {
     "model": "tiny",
-    "max_tokens": 50,
+    "max_tokens": 500,
     "messages": [{"role": "user", "content": "hi <b>"}],
 }
 TOOL = {"name": "f", "input_schema": {"type": "object"}}
 MARKING_TEMPLATE = (
-    "{# <think></think> <tool_call></tool_call> #}{{ tools }}"
-    "{% for m in messages %}{{ m.role }}: {{ m.reasoning_content }} {{ m.content }} {% endfor %}"
+    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
+    "{% for m in messages %}{{ m.role }}: "
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}"
+    " {% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
 THINKS = "<think>hm </think>yes "
 CALLS = THINKS + '<tool_call>{"name": "f", "arguments": {"a": [1, "<"]}}</tool_call>'
@@ -123,7 +126,7 @@ async def test_thinking_that_was_answered_is_taken_back(
         (runner,) = site.house.launcher.started
 
     assert answer.status == 200
-    assert "assistant: hm" in runner.generated[-1].prompt
+    assert "assistant: <think>hm" in runner.generated[-1].prompt
 
 
 async def test_the_stop_sequence_that_ended_an_answer_is_told(
