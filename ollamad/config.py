@@ -40,6 +40,8 @@ BYTES_MAX: Final = 1 << 60
 """Largest amount of memory that a setting takes."""
 COUNT_MAX: Final = 1_000_000
 """Most parts of a request that a setting can allow."""
+ANSWERS_MAX: Final = 1024
+"""Most answers to one request that a setting can allow."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,14 @@ class HttpConfig:
         "Documents that one request may have ranked.",
         minimum=1,
         maximum=COUNT_MAX,
+    )
+    answers_max: int = setting(
+        kinds.COUNT,
+        16,
+        "Answers that one request may ask for: `n`, or `best_of`, times its prompts. They are "
+        "computed side by side, as far as the model's slots go, and take those from others.",
+        minimum=1,
+        maximum=ANSWERS_MAX,
     )
     drain_timeout_s: float = setting(
         kinds.SECONDS,

@@ -18,7 +18,11 @@ from ollamad.http.dialects import error_answer, error_body
 from ollamad.http.doors import JSON_TYPE, LIMITS_KEY, Doors
 from ollamad.http.linger import Linger
 from ollamad.http.ollama import blobs, chat, cloud, create, embed, generate, models, rerank
-from ollamad.http.openai import responses
+from ollamad.http.openai import chat as openai_chat
+from ollamad.http.openai import completions, embeddings, responses
+from ollamad.http.openai import models as openai_models
+from ollamad.http.openai import rerank as openai_rerank
+from ollamad.http.openai.errors import unknown_route
 from ollamad.http.openapi import door as openapi
 from ollamad.http.origins import Origins
 from ollamad.http.scope import AsgiApp, BodyLimit, RequestScope
@@ -33,6 +37,9 @@ BODY_BYTES_MAX: Final = {
     "/api/create": 16 * MIB,  # Templates, licences and messages are in it.
 }
 """Bodies by path, in bytes. Other paths take what the configuration says."""
+
+OPENAI: Final = (openai_chat, completions, embeddings, openai_models, openai_rerank, responses)
+ANTHROPIC: Final = (messages, anthropic_models)
 
 BODY_PATIENCE_S: Final = 60
 """How long a body may take to arrive, for the routes that read it whole."""
@@ -50,12 +57,8 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         PROPAGATE_EXCEPTIONS=False,
         **{LIMITS_KEY: doors.config},
     )
-    for room in (
-        *(models, generate, chat, embed, rerank, create, cloud),
-        responses,
-        *(messages, anthropic_models),
-        openapi,
-    ):
+    ollama = (models, generate, chat, embed, rerank, create, cloud)
+    for room in (*ollama, *OPENAI, *ANTHROPIC, openapi):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one
@@ -101,6 +104,9 @@ def _register_errors(app: QuartTrio) -> None:
             query = request.query_string.decode("ascii", "replace")
             location = f"{quote(there)}?{query}" if query else quote(there)
             return redirect(location, code)  # type: ignore[return-value]
+        if request.path.startswith("/v1/"):
+            told = unknown_route(request.method, request.path)
+            return Response(error_body(request.path, 404, told), 404, content_type=JSON_TYPE)
         return Response("404 page not found", 404, content_type="text/plain")
 
     @app.errorhandler(MethodNotAllowed)

@@ -25,6 +25,15 @@ _CODES: Final[Mapping[type[OllamadError], str]] = {
 """What clients look for to decide what to do next."""
 
 
+_ABSENT: Final[Mapping[str, str]] = {
+    "/v1/audio/": "models that hear or speak are not supported",
+    "/v1/images/": "models that make images are not supported",
+}
+"""Why there are no such routes, where it can be said."""
+
+_SHOWN_CHARS_MAX: Final = 100
+
+
 class ErrorDetail(msgspec.Struct):
     """What went wrong, for people and for programs."""
 
@@ -43,6 +52,13 @@ class ErrorBody(msgspec.Struct):
 def refused(param: str, words: str, code: str | None = None) -> InvalidBody:
     """Return an error about the field *param*."""
     return InvalidBody(f"{param}: {words}", param=param, code=code)
+
+
+def unknown_route(method: str, path: str) -> str:
+    """Return what is said of a route that is not there."""
+    told = f"Unknown request URL: {method} {path[:_SHOWN_CHARS_MAX]}"
+    reason = next((words for prefix, words in _ABSENT.items() if path.startswith(prefix)), None)
+    return f"{told}: {reason}" if reason else told
 
 
 def openai_error(status: int, message: str, error: OllamadError | None = None) -> bytes:

@@ -158,7 +158,7 @@ def tools_of(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
             raise refused(f"{where}.function.name", f"there are two tools named {_shown(name)}")
         function: dict[str, Any] = {"name": name}
         function |= {field: asked[field] for field in _COPIED if asked.get(field) is not None}
-        if not isinstance(function.setdefault("description", ""), str):
+        if not isinstance(function.get("description", ""), str):
             raise refused(f"{where}.function.description", "must be a string")
         empty = {"type": "object", "properties": {}}
         if not isinstance(function.setdefault("parameters", empty), dict):

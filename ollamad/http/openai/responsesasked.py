@@ -12,14 +12,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ollamad.errors import CapabilityMissing
-from ollamad.http.chatting import ChatAsked, ToolMode, resolve_think
-from ollamad.http.openai.responsesformat import grammar_of, think_of
-from ollamad.http.openai.responsesinput import messages_of_input, refused
+from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.http.answer.structured import json_grammar, schema_grammar
+from ollamad.http.chatting import ChatAsked, check_tools, resolve_think
+from ollamad.http.openai.errors import refused
+from ollamad.http.openai.reading import think_of
+from ollamad.http.openai.responsesinput import messages_of_input
 from ollamad.http.openai.responsestools import Tools, join_name, tools_of_response
 from ollamad.http.openai.responseswire import ResponsesRequest
 from ollamad.modelinfo import StoredModel
 from ollamad.options import LoadOptions, parse_options
+from ollamad.runners.protocol import Grammar
 
 NOT_KEPT: Final = "previous_response_not_found"
 """What clients look for before they send the whole conversation again."""
@@ -102,10 +105,7 @@ def asked_of(body: ResponsesRequest, model: StoredModel) -> Asked:
     if "completion" not in model.capabilities:
         raise CapabilityMissing(f'"{body.model}" does not support chat')
     tools = tools_of_response(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls)
-    # Whoever must call a tool is held to it by a grammar, which works with every model.
-    needs_template = bool(tools.functions) and tools.choice.mode is ToolMode.AUTO
-    if needs_template and "tools" not in model.capabilities:
-        raise CapabilityMissing(f"{model.name.full} does not support tools")
+    check_tools(model, tools.functions, tools.choice, model.name.full)
     messages = messages_of_input(body.input, body.instructions, join_name)
     if not messages:
         raise refused("input", "there is nothing to answer")
@@ -115,7 +115,7 @@ def asked_of(body: ResponsesRequest, model: StoredModel) -> Asked:
     effort = body.reasoning.effort if body.reasoning is not None else None
     chat = ChatAsked(
         messages=messages,
-        think=resolve_think(model, think_of(effort), body.model),
+        think=resolve_think(model, think_of(effort, "reasoning.effort"), body.model),
         sampling=sampling,
         tools=tools.functions,
         tool_choice=tools.choice,
@@ -142,3 +142,22 @@ def _n_logprobs(body: ResponsesRequest) -> int | None:
     if _WITH_LOGPROBS in body.include or body.top_logprobs:
         return body.top_logprobs
     return None
+
+
+def grammar_of(text_format: Mapping[str, Any]) -> Grammar | None:
+    """Return what a request's `text.format` asks the text to be. Raises InvalidBody."""
+    match text_format:
+        case {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return json_grammar()
+        case {"type": "json_schema"}:
+            schema = text_format.get("schema")
+            if not isinstance(schema, Mapping):
+                raise refused("text.format.schema", "must be an object, a JSON Schema")
+            try:
+                return schema_grammar(schema)
+            except InvalidBody as exc:
+                raise refused("text.format.schema", exc.message) from exc
+        case _:
+            raise refused("text.format.type", 'must be "text", "json_object" or "json_schema"')

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ollamad.errors import InvalidBody
-from ollamad.http.prompt.render import Message
+from ollamad.http.openai.errors import refused
+from ollamad.http.prompt.prompt import Message
 
 _ROLES: Final[Mapping[str, str]] = {
     "user": "user",
@@ -37,11 +37,6 @@ _SHOWN_CHARS_MAX: Final = 100
 
 JoinName = Callable[[str, str], str]
 """Puts a tool's name together from the group it is in, empty for none, and its name there."""
-
-
-def refused(param: str, words: str, code: str | None = None) -> InvalidBody:
-    """Return an error about the field *param*."""
-    return InvalidBody(f"{param}: {words}", param=param, code=code)
 
 
 def messages_of_input(value: Any, instructions: str | None, join_name: JoinName) -> list[Message]:

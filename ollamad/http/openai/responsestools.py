@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ollamad.http.chatting import ToolChoice, ToolMode
-from ollamad.http.openai.responsesinput import refused
+from ollamad.http.openai.errors import refused
 
 _SEPARATOR: Final = "."
 _MODES: Final[Mapping[str, ToolMode]] = {

@@ -27,6 +27,8 @@ _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 _FAILURES: Final[Mapping[int, str]] = {
     400: "The request cannot be meant: the message says what is wrong with it.",
+    401: "There are no accounts here.",
+    403: "It would need ollama.com, and nothing leaves this machine.",
     404: "What the request names is not here.",
     413: "The body is larger than this route takes.",
     500: "It cannot be served, and trying again does not help by itself.",

@@ -27,9 +27,9 @@ EVENTS: Final = SSE_TYPE
 TEXT: Final = "text/plain"
 BYTES: Final = "application/octet-stream"
 
-COMPUTES: Final = (400, 404, 413, 500, 503)
-"""How requests fail that need a runner."""
-STORES: Final = (400, 404, 413, 500)
+COMPUTES: Final = (400, 403, 404, 413, 500, 503)
+"""How requests fail that need a runner. 403 is for models of ollama.com."""
+STORES: Final = (400, 403, 404, 413, 500)
 """How requests fail that need the store."""
 READS: Final = (500,)
 """How requests fail that ask for nothing in particular."""
