@@ -70,29 +70,25 @@ NARROWED: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 """Fields of requests, by their names."""
-OWN_ONLY: Final = ("CreateRequest", "DeleteRequest")
-"""Types whose model is changed: never the one that all others need."""
-LOADS: Final = frozenset({"num_ctx", "num_batch", "num_predict"})
-"""Options that stay in the document: others would have the model loaded anew all the time."""
+CREATES: Final = "ollama.CreateRequest"
+"""Its model is changed: never the one that all others need."""
 
 
 def narrowed(document: dict[str, Any]) -> dict[str, Any]:
     """Return *document* with fields of its requests narrowed, and without what harms the run."""
     schemas: dict[str, Any] = document["components"]["schemas"]
     for name, schema in schemas.items():
-        if not name.endswith("Request"):
+        if not name.endswith("Request"):  # So are those of all bodies called.
             continue
         properties = schema.get("properties", {})
         for field in properties.keys() & NARROWED.keys():
             properties[field] = NARROWED[field]
         if "model" in properties:
-            if name.endswith(OWN_ONLY):
+            if name == CREATES:
                 properties["model"] = _OWN_MODEL
             schema["required"] = sorted({*schema.get("required", ()), "model"})
     options = schemas["ollama.Options"]["properties"]
-    for name in list(options):
-        if name in NARROWED:
-            options[name] = NARROWED[name]
+    options |= {name: NARROWED[name] for name in options.keys() & NARROWED.keys()}
     delete = document["paths"]["/api/delete"]["delete"]
     delete["requestBody"]["content"]["application/json"]["schema"] = {
         "type": "object",

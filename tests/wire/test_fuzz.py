@@ -125,7 +125,7 @@ async def fuzzed(folder: Path, app_of: list[QuartTrio], asked: list[tuple[int, A
             assert answer.status < 500 or answer.status == 503, (path, body, answer.body[:500])
             _assert_readable(answer, path)
         await wait_all_tasks_blocked()
-        assert [view.n_leases for view in site.house.supervisor.loaded() if view.n_leases] == []
+        assert [view.n_leases for view in site.house.supervisor.residents() if view.n_leases] == []
         assert site.house.core.line.n_waiting == 0
 
 

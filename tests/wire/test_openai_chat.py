@@ -384,7 +384,7 @@ async def test_several_answers_are_streamed_side_by_side(
     async with a_site(tmp_path, HELLO) as site:
         answer = await chat(site, n=2, stream=True, stream_options={"include_usage": True})
         await wait_all_tasks_blocked()
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     *events, last = events_of(answer)
     order = [event["choices"][0]["index"] for event in events]
@@ -406,7 +406,7 @@ async def test_a_client_that_leaves_ends_all_of_its_answers(
             await chat(site, n=2, stream=True)
         await wait_all_tasks_blocked()
         runner = site.house.launcher.started[0]
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     assert patience.cancelled_caught
     assert len(runner.cancelled) == 2

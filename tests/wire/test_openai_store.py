@@ -24,7 +24,7 @@ async def test_vectors_are_told_in_order(tmp_path: Path, autojump_clock: MockClo
     async with a_site(tmp_path) as site:
         answer = await site.ask("POST", EMBED, {"model": "tiny", "input": ["a b", "c"]})
         await wait_all_tasks_blocked()
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     whole = answer.json
     assert [list(one) for one in whole["data"]] == [["object", "embedding", "index"]] * 2

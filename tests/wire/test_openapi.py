@@ -4,45 +4,32 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
-from quart_trio import QuartTrio
 from trio.testing import MockClock
 
-from ollamad.http import routes
 from ollamad.http.ollama import blobs
 from ollamad.http.openapi.document import document
 from ollamad.http.openapi.table import APIS
+from tests.wire.apps import noted_apps, routes_of
 from tests.wire.site import a_site
 
 BESIDE_QUART = {("HEAD", blobs.PREFIX + "{digest}"), ("POST", blobs.PREFIX + "{digest}")}
 """Routes of wrappers around the application."""
-IMPLIED = {"HEAD", "OPTIONS"}
-"""Methods that Quart adds by itself."""
 
 
 async def test_the_document_has_every_route_and_no_other(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A route without a row is one that nobody can find."""
-    made: list[QuartTrio] = []
-
-    class Noted(QuartTrio):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
-
-    monkeypatch.setattr(routes, "QuartTrio", Noted)
+    made = noted_apps(monkeypatch)
     async with a_site(tmp_path):
-        rules = list(made[0].url_map.iter_rules())
+        real = {
+            (method, re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", path))
+            for method, path in routes_of(made[0])
+        }
 
-    real = {
-        (method, re.sub(r"<(?:[^:>]+:)?([^>]+)>", r"{\1}", rule.rule))
-        for rule in rules
-        for method in (rule.methods or set()) - IMPLIED
-    }
     told = {(row.method, row.path) for api in APIS for row in api.rows}
     assert told - BESIDE_QUART == real
     assert told >= BESIDE_QUART

@@ -30,7 +30,7 @@ from ollamad.http.openai.responseswire import (
     ReasoningTokens,
     ResponseObject,
     ResponsesRequest,
-    Usage,
+    ResponseUsage,
 )
 from ollamad.http.sse import SSE_HEADERS, SSE_TYPE
 from ollamad.http.streaming import AnswerLines
@@ -131,7 +131,7 @@ class _Answer:
             status,
             completed_at=self._now() if is_whole else None,
             incomplete_details=None if is_whole else IncompleteDetails("max_output_tokens"),
-            usage=Usage(
+            usage=ResponseUsage(
                 input_tokens=timings.prompt_tokens,
                 input_tokens_details=CachedTokens(cached_tokens=timings.cached_tokens),
                 output_tokens=timings.generated_tokens,

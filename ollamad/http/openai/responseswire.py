@@ -20,7 +20,7 @@ class TextConfig(msgspec.Struct, kw_only=True):
     verbosity: str | None = None
 
 
-class Reasoning(msgspec.Struct, kw_only=True):
+class ReasoningConfig(msgspec.Struct, kw_only=True):
     """How to think."""
 
     effort: str | None = None
@@ -38,7 +38,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
     tool_choice: Any = "auto"
     parallel_tool_calls: bool = True
     text: TextConfig = msgspec.field(default_factory=TextConfig)
-    reasoning: Reasoning | None = None
+    reasoning: ReasoningConfig | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
     temperature: float | None = None
@@ -142,7 +142,7 @@ class ReasoningTokens(msgspec.Struct, kw_only=True):
     reasoning_tokens: int
 
 
-class Usage(msgspec.Struct, kw_only=True):
+class ResponseUsage(msgspec.Struct, kw_only=True):
     """Tokens of an answer and of its prompt."""
 
     input_tokens: int
@@ -189,8 +189,8 @@ class ResponseObject(msgspec.Struct, kw_only=True):
     frequency_penalty: float = 0.0
     top_logprobs: int = 0
     temperature: float = 1.0
-    reasoning: Reasoning | None = None
-    usage: Usage | None = None
+    reasoning: ReasoningConfig | None = None
+    usage: ResponseUsage | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
     store: bool = False

@@ -84,7 +84,7 @@ def _add_schemas(api: Api, schemas: dict[str, Any]) -> Mapping[Kind, Any]:
 def _operation(api: Api, row: Row, refs: Mapping[Kind, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": [api.name],
-        "operationId": row.name,
+        "operationId": f"{api.name}.{row.name}",
         "summary": row.summary,
     }
     names = _PARAMETER.findall(row.path)

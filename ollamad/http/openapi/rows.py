@@ -55,7 +55,7 @@ class Row:
     path: str
     """With `{name}` for what is not fixed."""
     name: str
-    """Unique among all rows."""
+    """Unique among the rows of its API."""
     summary: str
     request: Kind | None = None
     replies: tuple[Reply, ...] = ()
