@@ -8,12 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollamad.errors import QueueFull
-from ollamad.http.answer.parts import Call, Parts
 from ollamad.http.openai.chunks import ChunkPattern, chunk, failure
 from ollamad.http.openai.logprobs import CompletionSteps, chat_logprobs
 from ollamad.http.openai.tally import Tally, usage_of
 from ollamad.http.openai.wire import ChatChunk, ChatChunkChoice, ChatDelta
-from ollamad.runners.mailbox import Piece
 from ollamad.runners.protocol import (
     Finished,
     FinishReason,
@@ -76,30 +74,18 @@ def test_several_answers_to_one_prompt_have_read_it_once() -> None:
     assert usage.prompt_tokens_details.cached_tokens == 2
 
 
-def test_a_piece_in_which_thinking_ends_is_divided() -> None:
-    tally = Tally()
-    tally.note(Piece("", (1, 2, 3)), Parts(thinking="abc"))
-    tally.note(Piece("", (1, 2, 3, 4)), Parts(thinking="ab", text="cd"))
-    tally.note(Piece("", (1, 2, 3)), Parts(text="abc"))
-
-    assert tally.thinking_tokens == 5
-
-
 def test_thinking_costs_no_more_than_was_generated() -> None:
-    tally = Tally(thinking_tokens=9)
-    tally.end(an_end(1, 4))
+    tally = Tally()
+    tally.end(an_end(1, 4), thinking_tokens=9)
 
     assert usage_of([tally]).completion_tokens_details.reasoning_tokens == 4
 
 
 def test_an_answer_with_calls_ends_for_them_unless_it_was_cut() -> None:
-    called = Parts(calls=(Call(id="c", name="f", arguments={}),))
-    tally = Tally()
-    tally.note(Piece("", ()), called)
     cut = Finished(id=1, reason=FinishReason.LENGTH, timings=Timings())
 
-    assert tally.end(an_end(1, 1)) == "tool_calls"
-    assert tally.end(cut) == "length"
+    assert Tally(n_calls=1).end(an_end(1, 1)) == "tool_calls"
+    assert Tally(n_calls=1).end(cut) == "length"
     assert Tally().end(an_end(1, 1)) == "stop"
 
 
