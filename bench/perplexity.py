@@ -1,10 +1,12 @@
 """Whether batching costs quality: perplexity of a fixed text, alone and among others.
 
-    .venv/bin/python -m bench.perplexity [--model FILE.gguf] [--json]
+    .venv/bin/python -m bench.perplexity [--model FILE.gguf] [--windows N] [--json]
 
-The text is read three ways with the engine's own model layer: one sequence token by token; one
-sequence in chunks; and eight sequences side by side, each at another place, as when eight clients
-stream. Needs no daemon.
+The text is cut into windows. Each is read by one sequence token by token, with nothing beside it;
+and among seven others, each at another place, as when eight clients stream. Needs no daemon.
+
+Every batch size rounds in its own way, so single tokens differ by some hundredths of a nat either
+way. Only the mean of many says whether one way is worse; its standard error is printed beside it.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ from ollamad.runners.worker.llama import LlamaModel
 from ollamad.runners.worker.prefixtree import SequenceId
 from ollamad.runners.worker.tokens import Tokens, tokens_of
 
-TEXT: Final = Path(__file__).resolve().parent.parent / "docs" / "architecture.md"
-"""A text that is always there. What it says does not matter."""
-N_TOKENS: Final = 512
+TEXTS: Final = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
+"""Texts that are always there. What they say does not matter."""
+WINDOW: Final = 512
+"""Tokens that are read with nothing before them."""
 N_SEQUENCES: Final = 8
-CHUNK: Final = 64
+WINDOWS: Final = 32
+"""Windows that are read, if the text has as many: enough for a standard error below 0.1 %."""
 
 
 def nats(model: LlamaModel, row: int, token: int) -> float:
@@ -46,47 +50,41 @@ def compute(model: LlamaModel, parts: list[Part]) -> None:
         raise RuntimeError(f"the batch was not computed: {outcome.value}")
 
 
-def token_by_token(model: LlamaModel, text: Tokens) -> float:
-    """Return the mean surprise of *text*'s tokens, in nats, read by one sequence."""
-    total = 0.0
-    for at in range(len(text) - 1):
-        compute(model, [Part(SequenceId(0), at, text[at : at + 1], True)])
-        total += nats(model, 0, int(text[at + 1]))
+def alone(model: LlamaModel, window: Tokens) -> list[float]:
+    """Return the surprise of each of *window*'s tokens, in nats, read by one sequence."""
+    surprises = []
+    for at in range(len(window) - 1):
+        compute(model, [Part(SequenceId(0), at, window[at : at + 1], True)])
+        surprises.append(nats(model, 0, int(window[at + 1])))
     model.memory.cut(SequenceId(0), 0)
-    return total / (len(text) - 1)
+    return surprises
 
 
-def in_chunks(model: LlamaModel, text: Tokens) -> float:
-    """Return the mean surprise at the chunks' ends, in nats: as a prompt is read."""
-    total, n_seen = 0.0, 0
-    for at in range(0, len(text) - CHUNK, CHUNK):
-        compute(model, [Part(SequenceId(0), at, text[at : at + CHUNK], True)])
-        total += nats(model, CHUNK - 1, int(text[at + CHUNK]))
-        n_seen += 1
-    model.memory.cut(SequenceId(0), 0)
-    return total / n_seen
+def among(model: LlamaModel, windows: list[Tokens]) -> list[float]:
+    """Return the same of several windows that are read side by side, one after the other.
 
-
-def side_by_side(model: LlamaModel, text: Tokens) -> list[float]:
-    """Return each of eight sequences' mean surprise, in nats; they begin one after the other."""
-    totals = [0.0] * N_SEQUENCES
-    for step in range(len(text) - 1 + N_SEQUENCES - 1):
-        reading = [n for n in range(N_SEQUENCES) if 0 <= step - n < len(text) - 1]
+    Each begins one step after the one before.
+    """
+    surprises: list[list[float]] = [[] for _ in windows]
+    for step in range(WINDOW - 1 + len(windows) - 1):
+        reading = [n for n in range(len(windows)) if 0 <= step - n < WINDOW - 1]
         parts = [
-            Part(SequenceId(n), step - n, text[step - n : step - n + 1], True) for n in reading
+            Part(SequenceId(n), step - n, windows[n][step - n : step - n + 1], True)
+            for n in reading
         ]
         compute(model, parts)
         for row, n in enumerate(reading):
-            totals[n] += nats(model, row, int(text[step - n + 1]))
-    for n in range(N_SEQUENCES):
+            surprises[n].append(nats(model, row, int(windows[n][step - n + 1])))
+    for n in range(len(windows)):
         model.memory.cut(SequenceId(n), 0)
-    return [total / (len(text) - 1) for total in totals]
+    return [one for window in surprises for one in window]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, default=embedded_model_file())
+    parser.add_argument("--windows", type=int, default=WINDOWS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.model is None:
@@ -94,24 +92,28 @@ def main() -> None:
     start_backends()
     plan = LoadPlan(
         model_path=str(arguments.model),
-        n_ctx=N_TOKENS,
+        n_ctx=WINDOW,
         n_slots=N_SEQUENCES,
-        n_batch=N_TOKENS,
+        n_batch=WINDOW,
         n_threads=2,
         swa_full=True,
     )
     model = LlamaModel(plan, lambda _fraction: None)
-    text = tokens_of(model.tokenize(TEXT.read_text(encoding="utf-8"), add_special=True)[:N_TOKENS])
-    alone = token_by_token(model, text)
-    among = side_by_side(model, text)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in TEXTS)
+    tokens = tokens_of(model.tokenize(text, add_special=False))
+    begins = range(0, len(tokens) - WINDOW, WINDOW)[: arguments.windows]
+    windows = [tokens[begin : begin + WINDOW] for begin in begins]
+    one = np.array([nat for window in windows for nat in alone(model, window)])
+    groups = [windows[n : n + N_SEQUENCES] for n in range(0, len(windows), N_SEQUENCES)]
+    eight = np.array([nat for group in groups for nat in among(model, group)])
+    change = eight - one
     rows = {
-        "alone": math.exp(alone),
-        "among_eight_mean": math.exp(sum(among) / len(among)),
-        "among_eight_worst_percent": max(
-            abs(math.exp(one) / math.exp(alone) - 1) * 100 for one in among
-        ),
-        "difference_percent": (math.exp(sum(among) / len(among)) / math.exp(alone) - 1) * 100,
-        "chunk_ends": math.exp(in_chunks(model, text)),
+        "tokens": float(len(one)),
+        "alone": math.exp(one.mean()),
+        "among_eight": math.exp(eight.mean()),
+        "difference_percent": (math.exp(change.mean()) - 1) * 100,
+        "standard_error_percent": change.std() / math.sqrt(len(change)) * 100,
+        "usual_difference_of_a_token_nats": float(np.abs(change).mean()),
     }
     if arguments.json:
         print(json.dumps(rows, indent=2))

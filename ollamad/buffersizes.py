@@ -5,7 +5,13 @@ The engine says it itself, in a real load as in a dry run; the daemon plans with
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+GRAMMAR_TOKEN_BYTES: Final = 425
+"""What an engine that generates takes for each token of the vocabulary when it first has time, or a
+grammar to keep to (measured: 20 MiB for 49 thousand tokens, 106 MiB for 262 thousand)."""
 
 
 class BufferSizes(msgspec.Struct, frozen=True, kw_only=True):

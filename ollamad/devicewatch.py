@@ -13,10 +13,11 @@ import trio
 from ollamad.config import GpuConfig
 from ollamad.gpu.devices import DeviceId, SeenDevice
 from ollamad.gpu.health import HealthRules
-from ollamad.gpu.host import HostMemory, anonymous_bytes_of
+from ollamad.gpu.host import HostMemory
 from ollamad.gpu.monitor import GpuMonitor, MonitorTimes
 from ollamad.gpu.probe import GpuProbe, GpuSensors
 from ollamad.gpu.visible import only_visible
+from ollamad.runners.procmemory import own_memory_bytes
 
 OwnProcesses = Callable[[], Iterable[int]]
 """Returns the ids of our runners' processes, the spare's included."""
@@ -76,10 +77,11 @@ class DeviceWatch:
             await trio.sleep(self._config.memory_period_s)
 
     def _main_memory(self, own_processes: Iterable[int]) -> SeenDevice:
+        facts = self.memory.facts()
         return SeenDevice(
-            facts=self.memory.facts(),
-            used_bytes=self.memory.reading().used_bytes,
-            by_process={pid: anonymous_bytes_of(pid) for pid in own_processes},
+            facts=facts,
+            used_bytes=self.memory.used_bytes(facts.capacity_bytes),
+            by_process={pid: own_memory_bytes(pid) for pid in own_processes},
         )
 
 

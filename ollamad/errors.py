@@ -1,6 +1,6 @@
 """The error tree. Every class says whose fault it is; `ollamad.http.errors` maps each to a status.
 
-The first axis is fault: the caller's (`BadRequest`, `NotFound`), ours but passing
+The first axis is fault: the caller's (`BadRequest`, `NotFound`, `NotOffered`), ours but passing
 (`CannotServeNow`), ours and lasting (`CannotServe`), or a bug (`ProtocolBroken`).
 Messages are for the person who reads them: they say what to do next where something can be done.
 Cancellation is not an error and has no class: the client is gone.

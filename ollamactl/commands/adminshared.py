@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import click
 
-from ollamactl.admin import AdminClient, find_socket
+from ollamactl.admin import READ_TIMEOUT_S, AdminClient, find_socket
 from ollamactl.errors import CtlError
 from ollamactl.helptext import ADMIN_VARIABLE
 from ollamactl.listing import UNKNOWN
+from ollamactl.wire import JsonObject
 from ollamad.adminwire import Device, Runner, Waiting
 from ollamad.units import GIB
 
@@ -29,6 +30,21 @@ socket_option = click.option(
 def administered(socket_path: str | None) -> AdminClient:
     """Return a client of the daemon on this machine. Raises CannotConnect."""
     return AdminClient(find_socket(socket_path, os.environ))
+
+
+def ask(
+    socket_path: str | None,
+    method: str,
+    *,
+    timeout_s: float | None = READ_TIMEOUT_S,
+    **parameters: object,
+) -> JsonObject:
+    """Return what the daemon on this machine answers to one call, as it came.
+
+    Raises CannotConnect, AdminRefused, and other CtlErrors.
+    """
+    with administered(socket_path) as client:
+        return client.call(method, timeout_s=timeout_s, **parameters)
 
 
 def load_options(pairs: tuple[str, ...]) -> dict[str, Any] | None:

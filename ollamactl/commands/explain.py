@@ -7,7 +7,7 @@ import click
 from ollamactl.admin import answer_as
 from ollamactl.commands.adminshared import (
     ENVIRONMENT,
-    administered,
+    ask,
     load_options,
     socket_option,
 )
@@ -47,8 +47,7 @@ def explain(model: str, options: tuple[str, ...], socket_path: str | None, as_js
     Shows the memory that the model needs by kind, where it would go, and which models would have
     to leave for it.
     """
-    with administered(socket_path) as client:
-        answer = client.call("Explain", model=model, options=load_options(options))
+    answer = ask(socket_path, "Explain", model=model, options=load_options(options))
     if as_json:
         write_json(answer)
     else:

@@ -8,10 +8,10 @@ import typing
 
 import click
 
-from ollamactl.admin import answer_as
+from ollamactl.admin import READ_TIMEOUT_S, answer_as
 from ollamactl.commands.adminshared import (
     ENVIRONMENT,
-    administered,
+    ask,
     load_options,
     socket_option,
 )
@@ -29,12 +29,10 @@ def _order(
     done: str,
     *,
     as_json: bool,
-    timeout_s: float | None = 30.0,
     **parameters: object,
 ) -> None:
     """Call a method that changes something and has nothing to tell; say that it is done."""
-    with administered(socket_path) as client:
-        answer = client.call(method, timeout_s=timeout_s, **parameters)
+    answer = ask(socket_path, method, timeout_s=READ_TIMEOUT_S, **parameters)
     if as_json:
         write_json(answer)
     else:
@@ -101,8 +99,7 @@ def reset(model: str, socket_path: str | None, as_json: bool) -> None:
     A model whose runner fails too often is refused for a while ('ollamactl status' shows it
     cooling). Use this when the cause is gone.
     """
-    with administered(socket_path) as client:
-        answer = client.call("Reset", model=model)
+    answer = ask(socket_path, "Reset", model=model)
     if as_json:
         write_json(answer)
     elif answer_as(Reset, answer).was_cooling:
@@ -163,8 +160,7 @@ def preload(model: str, options: tuple[str, ...], socket_path: str | None, as_js
     """
     given = load_options(options)
     with waiting(f"loading {model} "):
-        with administered(socket_path) as client:
-            answer = client.call("Preload", timeout_s=None, model=model, options=given)
+        answer = ask(socket_path, "Preload", timeout_s=None, model=model, options=given)
     if as_json:
         write_json(answer)
     else:
@@ -218,8 +214,7 @@ def reload(socket_path: str | None, as_json: bool) -> None:
 
     A configuration with a mistake changes nothing, and the mistake is shown.
     """
-    with administered(socket_path) as client:
-        answer = client.call("Reload")
+    answer = ask(socket_path, "Reload")
     if as_json:
         write_json(answer)
         return

@@ -11,6 +11,7 @@ from ollamad.errors import (
     CannotServe,
     CannotServeNow,
     NotFound,
+    NotOffered,
     OllamadError,
     ProtocolBroken,
 )
@@ -38,6 +39,7 @@ Translate = Callable[[Any, str], wire.AdminError]
 FAMILIES: Final[Mapping[type[OllamadError], Translate]] = {
     BadRequest: lambda error, _: wire.BadRequest(message=error.message),
     NotFound: lambda error, model: wire.ModelNotFound(model=model, message=error.message),
+    NotOffered: lambda error, _: wire.BadRequest(message=error.message),
     CannotServeNow: lambda error, _: wire.CannotServeNow(
         message=error.message, retry_after_s=error.retry_after_s
     ),

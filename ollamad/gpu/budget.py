@@ -113,10 +113,6 @@ class Budget:
         """Return whether *amounts* may be reserved now."""
         return all(self.free_bytes(device) >= n_bytes for device, n_bytes in amounts.items())
 
-    def could_fit(self, amounts: Amounts) -> bool:
-        """Return whether *amounts* would fit if no runner of ours were there."""
-        return all(self.ceiling_bytes(device) >= n_bytes for device, n_bytes in amounts.items())
-
     def reserve(self, holder: Hashable, amounts: Amounts) -> None:
         """Reserve *amounts*. Raises ProtocolBroken when they do not fit: ask `fits` first."""
         if not self.fits(amounts):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ollamad.buffersizes import BufferSizes
+from ollamad.buffersizes import GRAMMAR_TOKEN_BYTES, BufferSizes
 from ollamad.modelinfo import GgufFacts, LayerInfo
 from ollamad.units import KIB, MIB
 
@@ -21,9 +21,9 @@ KV_ELEMENT_BITS: Final[Mapping[str, float]] = MappingProxyType(
 )
 """Bits for one element of the KV cache, block scales included."""
 
-PROCESS_BYTES: Final = 56 * MIB
-"""The interpreter and the engine's libraries, before a model is loaded and with their code that
-loading touches (measured)."""
+PROCESS_BYTES: Final = 31 * MIB
+"""What the interpreter and the engine's libraries have for themselves (measured). Their files are
+not counted: all runners share them with the page cache."""
 DEVICE_CONTEXT_BYTES: Final = 512 * MIB
 """What CUDA takes of a GPU for a process that uses it at all: context, code, workspaces. An upper
 figure, for it differs from GPU to GPU; what loads measure corrects it."""
@@ -238,7 +238,7 @@ def demand_of(facts: GgufFacts, settings: ContextSettings, *, extra_bytes: int =
         + facts.other_weights_bytes,
         kv_cache_bytes=sum(layer.context_bytes for layer in layers),
         compute_bytes=_compute_bytes(facts, settings),
-        process_bytes=PROCESS_BYTES + _tables_bytes(facts),
+        process_bytes=PROCESS_BYTES + _tables_bytes(facts, settings),
         output_bytes=_output_bytes(facts, settings),
         extra_bytes=extra_bytes,
         layers=layers,
@@ -265,10 +265,12 @@ def _layer_demand(layer: LayerInfo, facts: GgufFacts, settings: ContextSettings)
     )
 
 
-def _tables_bytes(facts: GgufFacts) -> int:
+def _tables_bytes(facts: GgufFacts, settings: ContextSettings) -> int:
     n_nodes = max(facts.n_tensors * _GRAPH_NODES_PER_TENSOR, _GRAPH_NODES_MIN)
     graph_bytes = n_nodes * _GRAPH_NODE_BYTES if facts.n_tensors else 0
-    return facts.n_vocab * _TOKEN_BYTES + facts.n_merges * _MERGE_BYTES + graph_bytes
+    generates = facts.keeps_context and not settings.embedding
+    token_bytes = _TOKEN_BYTES + (GRAMMAR_TOKEN_BYTES if generates else 0)
+    return facts.n_vocab * token_bytes + facts.n_merges * _MERGE_BYTES + graph_bytes
 
 
 def _output_bytes(facts: GgufFacts, settings: ContextSettings) -> int:

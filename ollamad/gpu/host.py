@@ -11,7 +11,7 @@ from typing import Final
 
 import psutil
 
-from ollamad.gpu.devices import HOST, DeviceFacts, DeviceReading
+from ollamad.gpu.devices import HOST, DeviceFacts
 
 _CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 _CPU_MAX_PARTS: Final = 2
@@ -32,10 +32,9 @@ class HostMemory:
             limits.append(self._memory_max_bytes)
         return DeviceFacts(device=HOST, name="main memory", capacity_bytes=min(limits))
 
-    def reading(self) -> DeviceReading:
-        """Return how much is in use: of the tightest of machine and cgroups."""
-        capacity = self.facts().capacity_bytes
-        return DeviceReading(device=HOST, used_bytes=max(capacity - self.available_bytes(), 0))
+    def used_bytes(self, capacity_bytes: int) -> int:
+        """Return how much of the capacity is in use: of the tightest of machine and cgroups."""
+        return max(capacity_bytes - self.available_bytes(), 0)
 
     def available_bytes(self) -> int:
         """Return what could be taken now without pushing others out. May be below 0 in a cgroup."""
@@ -47,18 +46,6 @@ class HostMemory:
                 # Page cache is given back on demand, so it is not in use.
                 available.append(limit - current + _cached_bytes(group))
         return min(available)
-
-
-def anonymous_bytes_of(pid: int) -> int:
-    """Return the memory of its own that a process has touched; 0 for one that has ended.
-
-    This is what a reading counts as in use on its account.
-    """
-    try:
-        fields = psutil.Process(pid).memory_info()
-    except psutil.Error:
-        return 0
-    return max(int(fields.rss) - int(fields.shared), 0)
 
 
 def own_cgroup() -> Path | None:

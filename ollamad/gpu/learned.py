@@ -18,8 +18,6 @@ ENTRIES_MAX: Final = 256
 FACTOR_MIN: Final = 0.5
 FACTOR_MAX: Final = 2.0
 """Margins beyond these would be a mistake of ours, not one of an estimate."""
-FACTOR_STEP: Final = 1.15
-"""How much a margin grows when a load found less memory than it needed."""
 
 V = TypeVar("V")
 
@@ -60,10 +58,6 @@ class MarginBook:
         if predicted <= 0:
             return
         self._note(weights, options, measured / predicted)
-
-    def raise_margin(self, weights: str, options: str) -> None:
-        """A load ran out of memory: ask for more of it next time."""
-        self._note(weights, options, self.factor(weights, options) * FACTOR_STEP)
 
     def factor(self, weights: str, options: str) -> float:
         """Return what to multiply an estimate with.

@@ -16,6 +16,7 @@ import msgspec
 from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.answer.declared import tools_as_text
 from ollamad.http.answer.format import PLAIN, AnswerFormat, format_of
+from ollamad.http.answer.namedformats import DEFAULT_CALLS
 from ollamad.http.answer.parts import AnswerParser, Marks, Parts
 from ollamad.http.answer.structured import after_thinking
 from ollamad.http.doors import Doors
@@ -43,6 +44,8 @@ class ToolMode(enum.Enum):
 
 _FORCED: Final = frozenset({ToolMode.REQUIRED, ToolMode.NAMED})
 _SHOWN_CHARS_MAX: Final = 100
+N_SEEDS: Final = 1 << 32
+"""Seeds that the engine knows; after the last one comes the first."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ def _scene(doors: Doors, model: StoredModel, asked: ChatAsked) -> _Scene:
     messages = asked.messages if asked.context else conversation(model, asked.messages)
     tools = _tools_of(asked)
     if asked.tool_choice.mode in _FORCED and answer_format.calls is None:
-        answer_format = answer_format.for_forced_calls()
+        answer_format = dataclasses.replace(answer_format, calls=DEFAULT_CALLS, origin="json")
         told = tools_as_text(_callable(tools, asked.tool_choice))
         messages, tools = _with_system(messages, told), ()
     if answer_format.thinking is not None:
@@ -248,6 +251,10 @@ class ChatStream:
         self.mailbox = mailbox
         self.is_plain = parser is None
         """All of the answer is text: whoever knows it need not ask `feed` for each piece."""
+        self.n_thinking_tokens = 0
+        """Tokens of its thinking, so far. Where one piece brings both, they are shared out."""
+        self._n_held = 0
+        """Tokens that have come and are neither thinking nor text yet."""
         self._parser = parser
         self._hides_thinking = hides_thinking
 
@@ -255,11 +262,22 @@ class ChatStream:
         """Return what is certain after *piece*."""
         if self._parser is None:
             return Parts(text=piece.text)
-        return self._shown(self._parser.feed(piece.text))
+        parts = self._parser.feed(piece.text)
+        self._n_held += len(piece.tokens)
+        if parts:
+            self._count(parts)
+        return self._shown(parts)
 
     def finish(self) -> Parts:
         """Return what was held back until the end."""
         return Parts() if self._parser is None else self._shown(self._parser.finish())
+
+    def _count(self, parts: Parts) -> None:
+        n_held, self._n_held = self._n_held, 0
+        n_thought = len(parts.thinking)
+        if parts.text or parts.calls:
+            n_held = n_held * n_thought // max(n_thought + len(parts.text), 1)
+        self.n_thinking_tokens += n_held if n_thought else 0
 
     def _shown(self, parts: Parts) -> Parts:
         if self._hides_thinking:
@@ -268,9 +286,19 @@ class ChatStream:
 
     async def whole(self, first: Piece | Finished) -> tuple[Parts, Piece, Finished]:
         """Return all of the answer: taken apart, as it came, and how it ended."""
-        piece, finished = await whole_answer(self.mailbox, first)
-        parts = self.feed(piece)
-        parts.add(self.finish())
+        if self._parser is None:
+            piece, finished = await whole_answer(self.mailbox, first)
+            return Parts(text=piece.text), piece, finished
+        fed: list[Parts] = []
+        piece, finished = await whole_answer(
+            self.mailbox, first, lambda some: fed.append(self.feed(some))
+        )
+        fed.append(self.finish())
+        parts = Parts(
+            thinking="".join(one.thinking for one in fed),
+            text="".join(one.text for one in fed),
+            calls=tuple(call for one in fed for call in one.calls),
+        )
         return parts, piece, finished
 
 
@@ -279,7 +307,7 @@ def start(lease: Lease, prepared: Prepared, *, n: int = 0) -> ChatStream:
     asked, prompt = prepared.asked, prepared.prompt
     sampling = asked.sampling
     if n and sampling.seed >= 0:
-        sampling = msgspec.structs.replace(sampling, seed=sampling.seed + n)
+        sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + n) % N_SEEDS)
     answer_format, hides_thinking = _reading(prepared)
     mailbox = lease.generate(
         "" if prompt.tokens else prompt.text,
@@ -323,8 +351,17 @@ def _grammar(prepared: Prepared, answer_format: AnswerFormat) -> Grammar | None:
     grammar, marks = _text_grammar(prepared.asked, answer_format), answer_format.thinking
     if grammar is None or marks is None:
         return grammar
+    closing = marks.close
+    if grammar is prepared.asked.grammar:
+        # In some formats a text has a mark of its own in front; a grammar of calls has its own.
+        closing += answer_format.restart + _text_header(answer_format)
     is_open = answer_format.begins_thinking(prepared.prompt.text)
-    return after_thinking(grammar, marks.open, marks.close, is_open=is_open)
+    return after_thinking(grammar, marks.open, closing, is_open=is_open)
+
+
+def _text_header(answer_format: AnswerFormat) -> str:
+    channels = answer_format.channels
+    return channels.text if channels is not None else answer_format.text_mark
 
 
 def _text_grammar(asked: ChatAsked, answer_format: AnswerFormat) -> Grammar | None:

@@ -90,12 +90,21 @@ class AnswerLines(ResponseBody):
         return True
 
 
-async def whole_answer(mailbox: Mailbox, first: Piece | Finished) -> tuple[Piece, Finished]:
-    """Return all of an answer as one piece, and its end. Raises the answer's error."""
+async def whole_answer(
+    mailbox: Mailbox,
+    first: Piece | Finished,
+    on_piece: Callable[[Piece], None] | None = None,
+) -> tuple[Piece, Finished]:
+    """Return all of an answer as one piece, and its end. Raises the answer's error.
+
+    *on_piece* sees each as it comes.
+    """
     pieces: list[Piece] = []
     event = first
     while not isinstance(event, Finished):
         pieces.append(event)
+        if on_piece is not None:
+            on_piece(event)
         event = await mailbox.take()
     return (
         Piece(

@@ -12,6 +12,7 @@ from typing import Final
 from ollamad.modelinfo import GgufFacts
 
 _TOOL_ROLES: Final = ("tool_response", "tool_results", "ipython", "'tool'", '"tool"')
+_THINKING: Final = ("enable_thinking", "reasoning_content", "message.reasoning")
 _GPTOSS: Final = frozenset({"gptoss", "gpt-oss"})
 
 
@@ -25,8 +26,10 @@ def jinja_capabilities(text: str) -> list[str]:
     found = []
     if "tools" in text or "tool_call" in text:
         found.append("tools")
+    # Ollama looks for the tags only, and misses families that have other ones: Gemma 4, Seed,
+    # Command. But their templates all have a switch for it, or show earlier thoughts.
     splits = "split('</think>')" in text or 'split("</think>")' in text
-    if ("<think>" in text and "</think>" in text) or (splits and "reasoning_content" not in text):
+    if ("<think>" in text and "</think>" in text) or splits or any(m in text for m in _THINKING):
         found.append("thinking")
     return found
 

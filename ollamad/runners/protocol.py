@@ -150,7 +150,7 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
     """Memory of its own that it has touched: KV cache, compute buffers, the interpreter. This,
     and this only, is what the system counts as in use."""
     file_bytes: int
-    """Mapped files, mostly weights: shared with others and with the page cache."""
+    """Mapped files that came with the model, its weights: shared with the page cache."""
     promised_bytes: int = 0
     """Memory of its own that it was promised and has not touched yet."""
     buffers: BufferSizes | None = None

@@ -22,7 +22,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -32,6 +31,7 @@ from ollamad.errors import LoadFailed
 from ollamad.runners.client import RunnerClient
 from ollamad.runners.launch import Launcher, RunnerProcess, RunnerSpec
 from ollamad.runners.logs import RunnerLog
+from ollamad.runners.procmemory import own_memory_bytes
 from ollamad.runners.stopping import Patience, Rung, stop
 from ollamad.units import format_bytes
 
@@ -281,16 +281,3 @@ class _Reread(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def own_memory_bytes(pid: int) -> int:
-    """Return the memory that a process has for itself; 0 if there is no such process.
-
-    Mapped libraries are not counted: every runner shares them with the page cache.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    fields = dict(line.split(":", 1) for line in lines)
-    return sum(int(fields.get(name, "0").split()[0]) << 10 for name in ("RssAnon", "RssShmem"))

@@ -153,15 +153,11 @@ class Supervisor:
         """Unload as soon as nobody uses it. Nothing happens if it is not resident."""
         self._loop.post(UnloadAsked(weights_id))
 
-    def loaded(self) -> tuple[ResidentView, ...]:
-        """Return what is resident now."""
-        return resident_views(self._loop.core, trio.current_time(), self._loop.gauges_of)
-
-    # For those who administer the daemon
+    # For those who look, and those who administer the daemon
 
     def residents(self) -> tuple[ResidentView, ...]:
         """Return what is resident now."""
-        return self.loaded()
+        return resident_views(self._loop.core, trio.current_time(), self._loop.gauges_of)
 
     def waiting(self) -> tuple[WaitingView, ...]:
         """Return who waits now, whose turn it is first."""

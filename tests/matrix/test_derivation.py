@@ -6,14 +6,16 @@ from typing import Final
 
 import pytest
 
-from tests.matrix.derivation import CASES, Row, row_of
+from ollamad.http.answer.parts import Call
+from tests.matrix.derivation import CASES, TABLE, TOOLS, WEATHER, Row, row_of
 from tests.templatefolder import FETCH_TIMEOUT_S, templates
+from tests.unit.http.answer.grammars import allows
 from tools.machine import SetupError
 
 pytestmark = pytest.mark.timeout(FETCH_TIMEOUT_S)
 
 DERIVED_MS_MAX: Final = 250.0
-"""The worst take 25 ms; the machine may be busy."""
+"""Processor time. The worst takes 25 ms, on a machine that is not the slowest."""
 
 NOT_READ: Final = {
     ("NVIDIA-Nemotron-Nano-v2", "all"): "writes a text into a thought that it never closes",
@@ -80,3 +82,25 @@ def test_derivation_is_quick(matrix: list[Row]) -> None:
     assert len(matrix) > 60
     assert all(len(row.results) == len(CASES) for row in matrix)
     assert max(row.derived_ms for row in matrix) < DERIVED_MS_MAX
+
+
+def test_grammars_allow_what_formats_print_and_no_broken_calls(matrix: list[Row]) -> None:
+    """Over a vocabulary of single bytes, whose marks are texts."""
+    calls = [Call(id="abcdefgh1", name=name, arguments=given) for name, given in (WEATHER, TABLE)]
+    broken = Call(id="abcdefgh1", name="get_weather", arguments={"city": "Rome", "days": "few"})
+    wrong: list[str] = []
+    for row in matrix:
+        form = row.format
+        if form.calls is None:
+            continue
+        for may_answer in (False, True):
+            grammar = form.call_grammar(TOOLS, may_answer=may_answer)
+            answers = [form.calls.text(calls[:1]), form.calls.text(calls[1:])]
+            if form.calls.between is not None:
+                answers.append(form.calls.text(calls))
+            if not all(allows(grammar, answer) for answer in answers):
+                wrong.append(f"{row.template}: a call is refused")
+            if allows(grammar, form.calls.text([broken])):
+                wrong.append(f"{row.template}: a broken call is allowed")
+
+    assert wrong == []

@@ -371,12 +371,15 @@ def test_an_upload_that_breaks_off_leaves_nothing(daemon: DaemonProcess, web: ht
 
 
 def test_a_prompt_that_does_not_fit_says_by_how_much(web: httpx.Client) -> None:
-    body = chat_body("word " * 6000, stream=False)
+    body = chat_body("word " * 6000, n=2, stream=False)
 
-    answer = web.post("/api/chat", json=body)
+    refused = web.post("/api/chat", json={**body, "shift": False})
+    cut = web.post("/api/chat", json=body).json()
 
-    assert answer.status_code == 400
-    assert "the context holds 4096" in answer.json()["error"]
+    assert refused.status_code == 400
+    assert "the context holds 4096" in refused.json()["error"]
+    assert cut["prompt_truncated"]["cut"] is True
+    assert cut["prompt_eval_count"] == cut["prompt_truncated"]["tokens_after"] < 4096
 
 
 def test_old_messages_are_left_out_when_all_do_not_fit(web: httpx.Client) -> None:
@@ -388,6 +391,7 @@ def test_old_messages_are_left_out_when_all_do_not_fit(web: httpx.Client) -> Non
     answer = web.post("/api/chat", json=body).json()
 
     assert 1500 < answer["prompt_eval_count"] < 4096
+    assert answer["prompt_truncated"]["messages"] > 0
 
 
 def test_a_foreign_page_gets_nothing(web: httpx.Client) -> None:

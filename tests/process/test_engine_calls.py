@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 
 from ollamad.http.answer.declared import tools_as_text
-from ollamad.http.answer.format import PLAIN, AnswerFormat, format_of
-from ollamad.http.answer.namedformats import HERMES
+from ollamad.http.answer.format import AnswerFormat, format_of
+from ollamad.http.answer.namedformats import DEFAULT_CALLS, HERMES
 from ollamad.http.answer.parts import Parts
 from ollamad.options import SamplingOptions
 from ollamad.runners.protocol import FinishReason, Grammar, GrammarKind, LoadPlan
@@ -107,7 +107,7 @@ def check_calls(parts: Parts) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [PLAIN.for_forced_calls(), AnswerFormat(calls=HERMES), format_of(TAGGED)],
+    [AnswerFormat(calls=DEFAULT_CALLS), AnswerFormat(calls=HERMES), format_of(TAGGED)],
     ids=["no format of its own", "hermes", "tagged"],
 )
 def test_forced_calls_are_valid(engine: LlamaEngine, form: AnswerFormat) -> None:
@@ -117,7 +117,7 @@ def test_forced_calls_are_valid(engine: LlamaEngine, form: AnswerFormat) -> None
 
 
 def test_a_named_tool_is_the_one_that_is_called(engine: LlamaEngine) -> None:
-    form = PLAIN.for_forced_calls()
+    form = AnswerFormat(calls=DEFAULT_CALLS)
 
     for parts in answered(engine, form, form.call_grammar(TOOLS, ["get_weather"])):
         check_calls(parts)

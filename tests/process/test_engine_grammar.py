@@ -140,11 +140,16 @@ def test_every_kind_of_grammar_is_kept_to(
             Grammar(GrammarKind.JSON_SCHEMA, '{"type": "array", "uniqueItems": true}'),
             "uniqueItems",
         ),
-        (Grammar(GrammarKind.REGEX, "(["), "regex cannot be kept to"),
+        (
+            Grammar(GrammarKind.JSON_SCHEMA, '{"oneOf": [{"type": "number"}, {"minimum": 1}]}'),
+            'use "anyOf"',
+        ),
+        (Grammar(GrammarKind.REGEX, "(["), "cannot be kept to: unclosed character class: "),
+        (Grammar(GrammarKind.LARK, "start: start"), "no answer keeps to it"),
         (Grammar(GrammarKind.LARK, "nonsense"), "lark cannot be kept to"),
         (Grammar(GrammarKind.GBNF, "root ::= )"), "gbnf cannot be kept to"),
     ],
-    ids=["type", "no-json", "keyword", "regex", "lark", "gbnf"],
+    ids=["type", "no-json", "keyword", "one-of", "regex", "endless", "lark", "gbnf"],
 )
 def test_a_grammar_that_is_wrong_ends_its_request_and_no_other(
     engine: LlamaEngine, grammar: Grammar, words: str
@@ -191,3 +196,16 @@ def test_a_request_that_is_cancelled_while_its_grammar_is_made_ends(engine: Llam
 
     assert answers.finished[1].reason is FinishReason.CANCELLED
     assert not engine.has_work
+
+
+def test_what_the_first_grammar_needs_is_made_in_idle_time(model_file: Path) -> None:
+    engines = Engines()
+    plan = LoadPlan(model_path=str(model_file), n_ctx=256, n_slots=1, n_batch=64, n_threads=1)
+    fresh = engines.load(plan)
+    grammars = fresh._grammars
+
+    fresh.use_idle_time()
+    grammars._compiling.submit(lambda: None).result()  # All that was ordered before is done.
+
+    assert "_tokenizer" in vars(grammars)
+    engines.close()

@@ -92,6 +92,23 @@ def test_a_beginning_of_an_answer_is_continued(client: ollama.Client) -> None:
     assert not (answer.message.content or "").startswith("Because")
 
 
+def test_what_does_not_fit_is_left_out_and_the_rest_is_answered(client: ollama.Client) -> None:
+    small = {**GREEDY, "num_ctx": 256, "num_predict": 8}
+    turn = [
+        {"role": "user", "content": "Tell me something about the sea, please."},
+        {"role": "assistant", "content": "It is deep and wide, and many fishes live in it."},
+    ]
+
+    shortened = client.chat(MODEL, [*turn * 12, *SKY], options=small)
+    alone = client.chat(MODEL, [{"role": "user", "content": "blue sky " * 500}], options=small)
+
+    # Turns have some thirty tokens, and an eighth of the context would be free for the answer.
+    assert 256 - 32 - 40 < (shortened.prompt_eval_count or 0) <= 256 - 8
+    # The first four tokens stay, and as many of the last ones as leave half of the rest free.
+    assert alone.prompt_eval_count == 256 - (256 - 4) // 2
+    assert [shortened.eval_count, alone.eval_count] == [8, 8]
+
+
 def test_log_probabilities_are_those_of_the_tokens(client: ollama.Client) -> None:
     answer = client.chat(MODEL, SKY, options=GREEDY, logprobs=True, top_logprobs=3)
 

@@ -17,8 +17,7 @@ from ollamad.config import RunnerConfig
 from ollamad.runners.client import LifeMessage, RunnerClient
 from ollamad.runners.launch import ProcessLauncher, RunnerProcess, RunnerSpec
 from ollamad.runners.protocol import Hello, Loaded, LoadPlan
-from ollamad.runners.spare import SpareLauncher, own_memory_bytes
-from ollamad.units import MIB
+from ollamad.runners.spare import SpareLauncher
 from tests.process.conftest import MODEL
 from tests.process.daemonprocess import DaemonProcess, a_daemon, workers_of
 
@@ -134,11 +133,6 @@ async def test_nothing_that_a_spare_opens_stays_open() -> None:
         await until(lambda: spare.held_bytes > 0)
 
     assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
-def test_memory_of_its_own_is_counted_and_that_of_nobody_is_none() -> None:
-    assert MIB < own_memory_bytes(os.getpid()) < psutil.Process().memory_info().rss
-    assert own_memory_bytes(1 << 30) == 0
 
 
 def ask(daemon: DaemonProcess) -> None:

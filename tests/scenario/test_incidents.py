@@ -90,7 +90,7 @@ async def test_infeasible_model_fails_fast_without_evicting_anyone(
             await house.supervisor.lease(LLAMA, LoadOptions(n_ctx=8192, n_batch=8192))
 
         assert isinstance(refused, DoesNotFit)
-        assert "needs 40.1 GiB" in refused.message
+        assert "needs 40.0 GiB" in refused.message
         assert trio.current_time() == asked_at
         (view,) = house.supervisor.residents()
         assert view.state is RunnerState.READY

@@ -103,7 +103,7 @@ async def test_who_waits_is_shown_in_turn_with_what_it_waits_for(
             (view,) = house.supervisor.waiting()
             assert (view.place, view.waited_s) == (1, 5)
             assert view.client == "x" * CLIENT_LETTERS_MAX
-            assert view.waits_for.startswith("room: gemma:27b needs 3.1 GiB, ")
+            assert view.waits_for.startswith("room: gemma:27b needs 3.0 GiB, ")
             told = house.supervisor.explain(QWEN, NO_OPTIONS)
             assert told.verdict is Verdict.WAIT
             nursery.cancel_scope.cancel()

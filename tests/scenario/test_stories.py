@@ -285,14 +285,14 @@ async def test_a_slow_reader_gets_everything_merged(autojump_clock: MockClock) -
 
 async def test_what_users_see_of_a_model_follows_its_life(autojump_clock: MockClock) -> None:
     async with a_house() as house:
-        assert house.supervisor.loaded() == ()
+        assert house.supervisor.residents() == ()
         async with leased(house):
-            (view,) = house.supervisor.loaded()
+            (view,) = house.supervisor.residents()
             assert view.state is RunnerState.READY
             assert view.n_leases == 1
             assert view.n_ctx == 4096
         await trio.testing.wait_all_tasks_blocked()
-        (view,) = house.supervisor.loaded()
+        (view,) = house.supervisor.residents()
         assert view.expires_at - trio.current_time() == pytest.approx(300, abs=1)
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ollamad.http.ollama import embed
 from ollamad.http.ollama.embed import vectors_json
 from ollamad.supervisor.leases import TEXTS_PER_MESSAGE
 from tests.fakes.launcher import NOT_A_NUMBER
@@ -50,7 +51,7 @@ async def test_without_a_text_the_model_is_only_loaded(
         new = await site.ask("POST", "/api/embed", {"model": "tiny", **empty})
         old = await site.ask("POST", "/api/embeddings", {"model": "tiny", "prompt": ""})
         await wait_all_tasks_blocked()
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     assert new.body == b'{"model":"tiny","embeddings":[]}'
     assert old.body == b'{"embedding":[]}'
@@ -128,6 +129,18 @@ async def test_many_texts_are_answered_in_their_order(
     assert answer.json["prompt_eval_count"] == sum(map(bool, texts))
 
 
+async def test_so_many_vectors_that_a_thread_writes_them_are_the_same(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["x" * n for n in range(20)]
+    async with a_site(tmp_path) as site:
+        at_once = await site.ask("POST", "/api/embed", {"model": "tiny", "input": texts})
+        monkeypatch.setattr(embed, "WRITTEN_AT_ONCE_BYTES", 0)
+        beside = await site.ask("POST", "/api/embed", {"model": "tiny", "input": texts})
+
+    assert beside.json["embeddings"] == at_once.json["embeddings"]
+
+
 async def test_a_client_that_leaves_stops_the_work_for_it(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -137,7 +150,7 @@ async def test_a_client_that_leaves_stops_the_work_for_it(
             await site.ask("POST", "/api/embed", {"model": "tiny", "input": "a"})
         await wait_all_tasks_blocked()
         (runner,) = site.house.launcher.started
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     assert len(runner.cancelled) == 1
     assert view.n_leases == 0

@@ -76,6 +76,18 @@ FIELDS: Final[dict[str, tuple[object, ...]]] = {
     "images": (["aGk="],),
     "max_tokens": (1, 0, -1),
     "n": (2, 0),
+    "best_of": (1, 3, -1),
+    "echo": (True,),
+    "stop": ("a", ["a", "b"], [5]),
+    "seed": (2**63, -(2**63), -1),
+    "logit_bias": ({"1": -100}, {"x": 1}, {"1": "x"}),
+    "guided_regex": ("[a-z]+", "("),
+    "guided_choice": (["yes", "no"], []),
+    "structured_outputs": ({"json": {"type": "object"}}, {"regex": 5}),
+    "reasoning_effort": ("none", "high", "x"),
+    "stream_options": ({"include_usage": True}, {}),
+    "encoding_format": ("base64", "float", "x"),
+    "top_n": (1, 0, 2**70),
     "_debug_render_only": (True,),
     "verbose": (True,),
 }
@@ -125,7 +137,7 @@ async def fuzzed(folder: Path, app_of: list[QuartTrio], asked: list[tuple[int, A
             assert answer.status < 500 or answer.status == 503, (path, body, answer.body[:500])
             _assert_readable(answer, path)
         await wait_all_tasks_blocked()
-        assert [view.n_leases for view in site.house.supervisor.loaded() if view.n_leases] == []
+        assert [view.n_leases for view in site.house.supervisor.residents() if view.n_leases] == []
         assert site.house.core.line.n_waiting == 0
 
 

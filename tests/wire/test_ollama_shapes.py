@@ -163,7 +163,7 @@ async def test_after_an_answer_nothing_holds_the_model(
     async with a_site(tmp_path) as site:
         await site.ask("POST", "/api/chat", HELLO)
         await wait_all_tasks_blocked()
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
         assert view.n_leases == 0
 
 

@@ -53,6 +53,13 @@ async def test_deleting_answers_with_nothing_and_leaves_nothing(
         (
             "POST",
             "create",
+            {"model": "x", "draft_quantize": "q4_0"},
+            400,
+            "--draft-quantize requires a DRAFT model",
+        ),
+        (
+            "POST",
+            "create",
             {"model": "x", "files": {"/a.gguf": ABSENT}},
             400,
             "file path must be relative",

@@ -17,6 +17,7 @@ from tests.wire.site import a_site
 
 BESIDE_QUART = {("HEAD", blobs.PREFIX + "{digest}"), ("POST", blobs.PREFIX + "{digest}")}
 """Routes of wrappers around the application."""
+HI = [{"role": "user", "content": "hi"}]
 
 
 async def test_the_document_has_every_route_and_no_other(
@@ -59,6 +60,12 @@ async def test_the_document_is_served_and_is_that_of_the_table(
         ("POST", "/api/generate", {"model": 1}, 400),
         ("POST", "/api/embed", {"model": "tiny", "input": ["a b", "c"]}, 200),
         ("POST", "/api/embeddings", {"model": "tiny", "prompt": "a b"}, 200),
+        ("POST", "/v1/chat/completions", {"model": "tiny", "messages": HI, "n": 2}, 200),
+        ("POST", "/v1/chat/completions", {"model": "tiny"}, 400),
+        ("POST", "/v1/completions", {"model": "tiny", "prompt": "hi", "logprobs": 1}, 200),
+        ("POST", "/v1/embeddings", {"model": "tiny", "input": ["a b", "c"]}, 200),
+        ("GET", "/v1/models", None, 200),
+        ("POST", "/v1/rerank", {"model": "no", "query": "a", "documents": ["b"]}, 404),
     ],
 )
 async def test_answers_are_what_the_document_says(

@@ -22,7 +22,7 @@ async def test_the_best_document_comes_first(tmp_path: Path, autojump_clock: Moc
     async with a_site(tmp_path, metadata=RANKER) as site:
         answer = await site.ask("POST", "/api/rerank", ASKED)
         await wait_all_tasks_blocked()
-        (view,) = site.house.supervisor.loaded()
+        (view,) = site.house.supervisor.residents()
 
     assert list(answer.json) == [
         "model", "results", "total_duration", "load_duration", "prompt_eval_count",

@@ -74,11 +74,13 @@ class MarkedParser:
         is_bare: bool = False,
         dropped: tuple[str, ...] = (),
         is_thinking: bool = False,
+        origin: str = "",
     ) -> None:
         """*triggers* begin *calls*, wherever they come; if *is_bare*, the start of an answer may.
 
-        Marks that are *dropped* are those of text itself.
+        Marks that are *dropped* are those of text itself. *origin* is the format's, for the log.
         """
+        self._origin = origin
         opening, closing = thinking or ("", "")
         self._thinking = (opening, closing)
         self._triggers = frozenset(triggers)
@@ -171,7 +173,11 @@ class MarkedParser:
         if reading.is_call:
             self._move(Event.CLOSED)
         else:
-            _log.info("no call after all", extra={"chars": len(reading.raw)})
+            _log.info(
+                "a call cannot be read in its form (%s): its %d characters stay text",
+                self._origin,
+                len(reading.raw),
+            )
             self._inside = TRANSITIONS[self._inside][Event.TEXT]
             self._put(reading.raw, parts)
         return after

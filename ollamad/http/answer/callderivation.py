@@ -137,10 +137,11 @@ def _found(turn: str, called: Called) -> _Found | None:
             return _Found(Encoding.JSON, turn[after_name:begin], begin, end)
         if isinstance(value, str) and _decoded_at(value, 0)[0] == arguments:
             return _Found(Encoding.JSON_TEXT, turn[after_name:begin], begin, end)
-    python = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    if turn.startswith(python, key_at):
-        end = key_at + len(python)
-        return _Found(Encoding.PYTHON, turn[after_name:key_at], key_at, end)
+    for shown in (repr, json.dumps):
+        python = ", ".join(f"{name}={shown(value)}" for name, value in arguments.items())
+        if turn.startswith(python, key_at):
+            end = key_at + len(python)
+            return _Found(Encoding.PYTHON, turn[after_name:key_at], key_at, end)
     bare = re.compile(r"\{zqalpha:(\S{1,16})zq \w+\1,zqbeta:\d+\}").match(turn, key_at - 1)
     if bare is not None:
         begin = key_at - 1
@@ -261,7 +262,7 @@ def _with_tags(form: CallFormat, prober: Prober, turn: str) -> CallFormat | None
     middles = {ANY: middle}
     if middle != middle_2:
         middles = _middles(prober, close)
-    if not opening.strip() or not close.strip():
+    if not opening.strip() or not close.strip() or not middles or not all(middles.values()):
         return None
     tags = Tags(open=opening, middles=middles, close=close, between=between)
     mid = form.mid.removesuffix(opening)

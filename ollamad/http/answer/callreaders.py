@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import string
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from ollamad.http.answer.callformat import KEY, LABEL, CallFormat, Encoding, Tags
+from ollamad.http.answer.callformat import KEY, LABEL, CallFormat, Encoding, Label, Tags
 from ollamad.http.answer.declared import DeclaredTools, decoded, json_or_text, mapping_of, typed
 from ollamad.http.answer.nestedtags import nested_value
 from ollamad.http.answer.parts import Call
@@ -27,6 +28,8 @@ _decoder: Final = json.JSONDecoder()
 Story: TypeAlias = Generator[Want | Call, None, bool]
 
 _ID_BYTES: Final = 4
+_ALPHANUMERIC: Final = string.ascii_letters + string.digits
+_LABEL_CHARS: Final = 9
 _NAME_KEYS: Final = ("name", "tool_name", "function_name", "tool")
 _ARGUMENT_KEYS: Final = ("arguments", "parameters", "args", "input")
 _BARE_KEY: Final = re.compile(r"([{,]\s*)([^\W\d][\w.\-]*|\d+)\s*:")
@@ -35,8 +38,14 @@ _BETWEEN: Final = re.compile(r"[\s,]*")
 _NAME: Final = re.compile(r"[\w.\-:/]+")
 
 
-def new_call_id() -> str:
-    """Return an id for a call."""
+def new_call_id(label: Label = Label.NONE) -> str:
+    """Return an id for a call.
+
+    Templates that write a call's id refuse, of all conversations that come back with it, those
+    whose ids are not nine letters and digits: Mistral's do, and to all others any id is good.
+    """
+    if label is Label.ID:
+        return "".join(secrets.choice(_ALPHANUMERIC) for _ in range(_LABEL_CHARS))
     return f"call_{secrets.token_hex(_ID_BYTES)}"
 
 
@@ -49,11 +58,13 @@ def read_calls(form: CallFormat, declared: DeclaredTools) -> Story:
     return _named(form, declared)
 
 
-def _made(declared: DeclaredTools, name: str, arguments: Mapping[str, Any] | None) -> Call | None:
+def _made(
+    form: CallFormat, declared: DeclaredTools, name: str, arguments: Mapping[str, Any] | None
+) -> Call | None:
     resolved = declared.resolve(name)
     if arguments is None or not _NAME.fullmatch(resolved):
         return None
-    return Call(id=new_call_id(), name=resolved, arguments=arguments)
+    return Call(id=new_call_id(form.label), name=resolved, arguments=arguments)
 
 
 # JSON objects as a whole.
@@ -91,7 +102,7 @@ def calls_in(text: str, form: CallFormat, declared: DeclaredTools) -> Iterator[C
     """Return the calls that the JSON value *text* spells."""
     for item in _items(text):
         found = _named_arguments(item, form, declared)
-        call = None if found is None else _made(declared, *found)
+        call = None if found is None else _made(form, declared, *found)
         if call is None:
             return
         yield call
@@ -185,7 +196,7 @@ def _name_until(form: CallFormat, *marks: str) -> Generator[Want, None, tuple[st
     name = Until(*_nonblank(first, last, *marks), chars_max=NAME_CHARS_MAX)
     yield name
     mark = name.mark
-    if last and mark and mark == _nonblank(first)[0]:
+    if last and mark and mark == (first.strip() or first):
         label = Until(last, chars_max=NAME_CHARS_MAX)
         yield label
         mark = label.mark
@@ -214,9 +225,9 @@ def _json_arguments(
             yield Blank()
         elif blank.next != "{":
             # No arguments at all.
-            return _made(declared, name, {}) if name.strip() in declared else None
+            return _made(form, declared, name, {}) if name.strip() in declared else None
     yield value
-    return _made(declared, name, mapping_of(value.text)) if value.is_whole else None
+    return _made(form, declared, name, mapping_of(value.text)) if value.is_whole else None
 
 
 def _bare_arguments(
@@ -224,7 +235,7 @@ def _bare_arguments(
 ) -> Generator[Want, None, Call | None]:
     name, mark = yield from _name_until(form, "{", form.end.strip())
     if mark != "{":
-        return _made(declared, name, {}) if name.strip() in declared else None
+        return _made(form, declared, name, {}) if name.strip() in declared else None
     pieces = ["{"]
     depth, is_quoted = 1, False
     while depth:
@@ -238,7 +249,7 @@ def _bare_arguments(
         elif not is_quoted:
             depth += 1 if until.mark in "{[" else -1
         pieces.append(until.mark)
-    return _made(declared, name, _from_bare("".join(pieces), form.quote))
+    return _made(form, declared, name, _from_bare("".join(pieces), form.quote))
 
 
 def _from_bare(text: str, quote: str) -> dict[str, Any] | None:
@@ -293,7 +304,7 @@ def _tagged_arguments(
         if follow.found is None:
             break
         mark = (closing, opening)[follow.found] if closing else opening
-    return _made(declared, name, arguments)
+    return _made(form, declared, name, arguments)
 
 
 def _value_of(kind: str, tags: Tags, schema: object, text: str) -> Any:  # any JSON value
@@ -318,29 +329,36 @@ def _unpadded(text: str, opening: str, closing: str) -> str:
 
 
 def _python(form: CallFormat, declared: DeclaredTools) -> Story:
+    """A list of calls; or, between marks, calls one after the other."""
     is_bare = not form.trigger
+    closing = form.end.lstrip().removeprefix(")").lstrip().removeprefix("]").strip()
     blank = Blank()
     yield blank
-    if blank.next != "[":
+    if blank.next == "[":
+        value = Value(is_python=True)
+        yield value
+        text = value.text
+    elif is_bare or not closing:
         return False
-    value = Value(is_python=True)
-    yield value
-    calls = _python_calls(value.text, declared)
+    else:
+        until = Until(closing)
+        yield until
+        text, closing = until.before, ""
+    calls = _python_calls(text, form, declared)
     if not calls or (is_bare and not all(call.name in declared for call in calls)):
         return False
     yield from calls
-    closing = form.end.lstrip().removeprefix(")").lstrip().removeprefix("]").strip()
     if closing:
         yield Follow(closing)
     return True
 
 
-def _python_calls(text: str, declared: DeclaredTools) -> list[Call]:
+def _python_calls(text: str, form: CallFormat, declared: DeclaredTools) -> list[Call]:
     try:
         named = calls_of(text)
     except NotPython:
         return []
-    made = [_made(declared, name, arguments) for name, arguments in named]
+    made = [_made(form, declared, name, arguments) for name, arguments in named]
     return [call for call in made if call is not None]
 
 

@@ -160,7 +160,7 @@ class ChannelParser:
         name = self._declared.resolve(self._recipient())
         if self._form.encoding is not Encoding.TAGGED:
             arguments = mapping_of(body)
-            if arguments is None:
+            if arguments is None or not self._declared:
                 parts.text += body
             else:
                 parts.calls += (Call(id=new_call_id(), name=name, arguments=arguments),)

@@ -82,17 +82,8 @@ class AnswerFormat:
             is_bare=form is not None and not form.trigger,
             dropped=self.dropped,
             is_thinking=self.begins_thinking(prompt),
+            origin=self.origin,
         )
-
-    def for_forced_calls(self) -> AnswerFormat:
-        """Return the format in which calls can be forced: its own, or JSON if it has none.
-
-        A template without a format for calls shows no tools either: the conversation then needs
-        `declared.tools_as_text` as a system message.
-        """
-        if self.calls is not None:
-            return self
-        return dataclasses.replace(self, calls=DEFAULT_CALLS, origin="json")
 
     def shown_tokens(self, tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[str, ...]:
         """Return the marks that a runner must show though they may be control tokens.

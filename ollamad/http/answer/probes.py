@@ -18,13 +18,15 @@ from ollamad.http.prompt.gotemplate.template import Template
 from ollamad.http.prompt.gotemplate.template import parse as parse_go
 from ollamad.http.prompt.gotemplate.tools import Tool as GoTool
 from ollamad.http.prompt.gotemplate.tools import ToolCall
-from ollamad.http.prompt.jinja import render_jinja
+from ollamad.http.prompt.jinja import check_template, render_jinja
 from ollamad.registry.capabilities import is_jinja
 from ollamad.wallclock import SystemWallClock, WallClock
 
 PROBES_MAX: Final = 48
 PROBES_CPU_S_MAX: Final = 1.0
 """Processor time after which no further probe begins. Usual templates take 0.02 s for all."""
+TURN_CHARS_MAX: Final = 1 << 14
+"""Length of what is compared. The longest that templates write of so little has a tenth of it."""
 
 USER: Final = "zqask"
 ANSWER: Final = "zqanswer"
@@ -61,7 +63,11 @@ class Prober:
         """Raises TemplateBroken if *template* does not parse."""
         self._template = template
         self._clock = clock or SystemWallClock()
-        self._go: Template | None = None if is_jinja(template) else parse_go(template)
+        self._go: Template | None = None
+        if is_jinja(template):
+            check_template(template)
+        else:
+            self._go = parse_go(template)
         self._n_left = PROBES_MAX
         self._ends_at = time.thread_time() + PROBES_CPU_S_MAX
         self.has_tools = True
@@ -123,7 +129,8 @@ class Prober:
         except OllamadError:
             return None  # A template may refuse a conversation; that one tells nothing then.
         at = text.rfind(USER)
-        return text[at + len(USER) :] if at >= 0 else text
+        turn = text[at + len(USER) :] if at >= 0 else text
+        return turn if len(turn) <= TURN_CHARS_MAX else None
 
     def _jinja(self, messages: Sequence[Mapping[str, Any]], opens: bool, think: Think) -> str:
         variables: dict[str, Any] = {

@@ -35,11 +35,12 @@ class NotPython(ValueError):
 
 
 def calls_of(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the calls in *text*, a list or one: names and keyword arguments. Raises NotPython."""
+    """Return the calls in *text*: names and keyword arguments. Raises NotPython."""
     reader = _Reader(text)
     is_list = reader.skip("[")
     calls = [reader.call()]
-    while reader.skip(","):
+    # Without brackets around them calls stand on lines of their own, without commas.
+    while reader.skip(",") or (not is_list and reader.has_more):
         if is_list and reader.sees("]"):
             break
         calls.append(reader.call())
@@ -92,8 +93,12 @@ class _Reader:
         if not self.skip(sign):
             raise NotPython
 
+    @property
+    def has_more(self) -> bool:
+        return bool(self._kind)
+
     def expect_end(self) -> None:
-        if self._kind:
+        if self.has_more:
             raise NotPython
 
     def _name(self) -> str:

@@ -90,6 +90,8 @@ def _line(progress: CreateProgress) -> StatusLine:
 def _spec(body: CreateRequest) -> CreateSpec:
     """Return what *body* asks for. Raises InvalidName, InvalidBody."""
     name = ModelName.parse(body.model or body.name)
+    if body.draft_quantize and not body.draft_files:
+        raise InvalidBody("--draft-quantize requires a DRAFT model")
     return CreateSpec(
         name=name,
         from_=body.from_,

@@ -171,7 +171,7 @@ def _listed(model: StoredModel) -> ListedModel:
 
 
 async def _running(doors: Doors) -> list[RunningModel]:
-    shown = [view for view in doors.supervisor.loaded() if view.state in _SHOWN_STATES]
+    shown = [view for view in doors.supervisor.residents() if view.state in _SHOWN_STATES]
     shown.sort(key=lambda view: -view.expires_at)
     running = []
     for view in shown:

@@ -78,16 +78,9 @@ class _Whole:
 
     async def choice(self, index: int) -> ChatChoice:
         """Return the answer. Raises its error."""
-        parts = Parts()
-        steps: list[StepLogprob] = []
-        while not isinstance(event := await self._stream.mailbox.take(), Finished):
-            new = self._stream.feed(event)
-            self.tally.note(event, new)
-            parts.add(new)
-            steps += event.logprobs
-        rest = self._stream.finish()
-        self.tally.n_calls += len(rest.calls)
-        parts.add(rest)
+        first = await self._stream.mailbox.take()
+        parts, piece, finished = await self._stream.whole(first)
+        self.tally.n_calls = len(parts.calls)
         return ChatChoice(
             index=index,
             message=ChatMessage(
@@ -96,8 +89,8 @@ class _Whole:
                 reasoning=parts.thinking,
                 tool_calls=_calls(parts.calls, 0),
             ),
-            logprobs=some_logprobs(steps),
-            finish_reason=self.tally.end(event),
+            logprobs=some_logprobs(piece.logprobs),
+            finish_reason=self.tally.end(finished, self._stream.n_thinking_tokens),
         )
 
 
@@ -124,22 +117,17 @@ class _Told:
         if self._is_plain and self._has_begun and not piece.logprobs:
             return self._plain.chunk(piece.text) if piece.text else b""
         parts = self._stream.feed(piece)
-        if parts.thinking or parts.calls:
-            self.tally.note(piece, parts)
-        elif self._has_begun and not piece.logprobs:
+        if self._has_begun and not (piece.logprobs or parts.thinking or parts.calls):
             return self._plain.chunk(parts.text) if parts.text else b""
         return self._events(parts, piece.logprobs)
 
     def finish(self, finished: Finished) -> bytes:
         """Return the last events."""
-        rest = self._stream.finish()
-        self.tally.n_calls += len(rest.calls)
-        events = self._events(rest, ())
+        events = self._events(self._stream.finish(), ())
         if not self._has_begun:
             events = self._event(ChatDelta(content=""))
-        return events + _event(
-            self._head, [self._choice(ChatDelta(), finish_reason=self.tally.end(finished))]
-        )
+        reason = self.tally.end(finished, self._stream.n_thinking_tokens)
+        return events + _event(self._head, [self._choice(ChatDelta(), reason)])
 
     def _events(self, parts: Parts, steps: tuple[StepLogprob, ...]) -> bytes:
         """Return an event for thoughts, and one for what else there is.
@@ -154,7 +142,8 @@ class _Told:
             if only:
                 return events
         if parts.text or parts.calls or steps:
-            calls = _calls(parts.calls, self.tally.n_calls - len(parts.calls))
+            calls = _calls(parts.calls, self.tally.n_calls)
+            self.tally.n_calls += len(calls)
             events += self._event(ChatDelta(content=parts.text, tool_calls=calls), steps)
         return events
 

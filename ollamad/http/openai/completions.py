@@ -220,20 +220,16 @@ class _Whole:
         self._wanted = wanted
         self._stream = stream
         self._text = _echoed(wanted, number)
-        self._steps: list[StepLogprob] = []
+        self._steps: tuple[StepLogprob, ...] = ()
         self._reason = ""
 
     async def take(self) -> None:
         """Wait for all of it. Raises the answer's error."""
-        texts = [self._text]
-        while not isinstance(event := await self._stream.mailbox.take(), Finished):
-            parts = self._stream.feed(event)
-            self.tally.note(event, parts)
-            texts.append(parts.text)
-            self._steps += event.logprobs
-        texts.append(self._stream.finish().text)
-        self._text = "".join(texts)
-        self._reason = self.tally.end(event)
+        first = await self._stream.mailbox.take()
+        parts, piece, finished = await self._stream.whole(first)
+        self._text += parts.text
+        self._reason = self.tally.end(finished, self._stream.n_thinking_tokens)
+        self._steps = piece.logprobs
         if self._steps:
             total = sum(step.chosen.logprob for step in self._steps)
             self.mean_logprob = total / len(self._steps)
@@ -291,12 +287,7 @@ class _Told:
 
     def piece(self, piece: Piece | Delta) -> bytes:
         """Return the event of what is new."""
-        if self._stream.is_plain:
-            text = piece.text
-        else:
-            parts = self._stream.feed(piece)
-            self.tally.note(piece, parts)
-            text = parts.text
+        text = piece.text if self._stream.is_plain else self._stream.feed(piece).text
         if self._before:
             text, self._before = self._before + text, ""
         if piece.logprobs:
@@ -306,7 +297,8 @@ class _Told:
     def finish(self, finished: Finished) -> bytes:
         """Return the last event, which has the reason."""
         rest = self._before + self._stream.finish().text
-        return self._event(rest, (), self.tally.end(finished))
+        reason = self.tally.end(finished, self._stream.n_thinking_tokens)
+        return self._event(rest, (), reason)
 
     def _event(
         self, text: str, steps: tuple[StepLogprob, ...], finish_reason: str | None = None

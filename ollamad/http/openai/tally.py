@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from ollamad.http.answer.parts import Parts
 from ollamad.http.openai.wire import CompletionTokens, PromptTokens, Usage
-from ollamad.runners.mailbox import Piece
-from ollamad.runners.protocol import Delta, Finished, FinishReason, Timings
+from ollamad.runners.protocol import Finished, FinishReason, Timings
 
 _ID_BYTES: Final = 12
 _REASONS: Final = {
@@ -49,19 +47,9 @@ class Tally:
     timings: Timings | None = None
     """All of it, once it has ended."""
 
-    def note(self, piece: Piece | Delta, parts: Parts) -> None:
-        """Count what is new.
-
-        A piece in which thinking ends has tokens of both; they are divided by characters.
-        """
-        self.n_calls += len(parts.calls)
-        if parts.thinking:
-            n_chars = len(parts.thinking) + len(parts.text)
-            self.thinking_tokens += round(len(piece.tokens) * len(parts.thinking) / n_chars)
-
-    def end(self, finished: Finished) -> str:
+    def end(self, finished: Finished, thinking_tokens: int = 0) -> str:
         """Note the end, and return why it is there."""
-        self.timings = finished.timings
+        self.timings, self.thinking_tokens = finished.timings, thinking_tokens
         reason = _REASONS[finished.reason]
         return _CALLED if self.n_calls and reason == "stop" else reason
 

@@ -142,7 +142,7 @@ OPENAI: Final = Api(
         Row(
             method="POST",
             path="/v1/rerank",
-            name="rerank",
+            name="rerankForJina",
             summary="Say how well documents answer a query.",
             request=wire.RerankRequest,
             replies=(Reply((wire.RerankResponse,)),),
@@ -151,7 +151,7 @@ OPENAI: Final = Api(
         Row(
             method="GET",
             path="/v1/models",
-            name="listModels",
+            name="listModelObjects",
             summary="List the stored models.",
             replies=(Reply((wire.ModelList,)),),
             errors=READS,
@@ -159,7 +159,7 @@ OPENAI: Final = Api(
         Row(
             method="GET",
             path="/v1/models/{model}",
-            name="retrieveModel",
+            name="retrieveModelObject",
             summary="Return one stored model.",
             replies=(Reply((wire.ModelEntry,)),),
             errors=(400, 404, 500),

@@ -74,6 +74,11 @@ class EchoEngine:
         return MemoryKind.NONE
 
     @property
+    def later_bytes(self) -> int:
+        """See Engine: nothing."""
+        return 0
+
+    @property
     def gauges(self) -> EngineGauges:
         """What the engine does now."""
         busy = min(len(self._open), self.n_slots)

@@ -120,6 +120,11 @@ class EmbeddingEngine:
         return self._model.memory_kind
 
     @property
+    def later_bytes(self) -> int:
+        """See Engine: nothing."""
+        return 0
+
+    @property
     def gauges(self) -> EngineGauges:
         """What the engine does now."""
         return self._gauges

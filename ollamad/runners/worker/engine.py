@@ -87,6 +87,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def later_bytes(self) -> int:
+        """Main memory that it will take once more, when it first has time or needs it."""
+        ...
+
+    @property
     def gauges(self) -> EngineGauges:
         """What the engine does now. May be read from another thread."""
         ...

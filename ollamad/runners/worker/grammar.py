@@ -59,6 +59,18 @@ _TO_LARK: Final[ToLark] = {
     GrammarKind.GBNF: any_to_lark,
 }
 
+_ERROR: Final = "error: "
+_IN_OUR_WORDS: Final = {
+    "NoExtensionBias": "no answer keeps to it",
+    "lexer precomputation failed": "it is too large",
+    "initial lexer configuration": "it is too large",
+    "schema too large": "it is too large",
+    "items; max is": "it is too large",
+    "maximum recursion depth": "it is nested too deeply",
+    "oneOf constraints are not supported": '"oneOf" is possible only where its schemas cannot '
+    'overlap, such as by a property with a "const" of its own; use "anyOf"',
+}
+
 
 class Grammars:
     """Makes constraints for one model's vocabulary."""
@@ -228,12 +240,15 @@ def _mask_words(n_vocab: int) -> npt.NDArray[np.uint32]:
 
 
 def _refused(kind: GrammarKind, reason: str) -> EngineRefused:
-    """Return the error about a grammar, in the library's words: a line, and the last one if that
-    is where it says what is wrong."""
+    """Return the error about a grammar, in our words where the library's are for its programmers.
+
+    It begins with what was read; an error within a regular expression is a line of its own.
+    """
     lines = reason.strip().split("\n")
-    said = lines[0]
-    if len(lines) > 1 and (last := lines[-1].strip()).startswith("error:"):
-        said = f"{said} {last}"
+    said = next((ours for theirs, ours in _IN_OUR_WORDS.items() if theirs in lines[0]), lines[0])
+    error = next((line for line in lines if line.startswith(_ERROR)), None)
+    if error is not None:
+        said = f"{error.removeprefix(_ERROR)}: {said}"
     language = kind.value.replace("_", " ")
     return EngineRefused(
         FailureCode.BAD_REQUEST, f"the {language} cannot be kept to: {said[:REASON_CHARS_MAX]}"

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ollamad.buffersizes import BufferSizes
+from ollamad.buffersizes import GRAMMAR_TOKEN_BYTES, BufferSizes
 from ollamad.runners.protocol import (
     Delta,
     EngineGauges,
@@ -103,6 +103,11 @@ class LlamaEngine:
     def has_work(self) -> bool:
         """A step would compute something."""
         return bool(self._waiting or self._running)
+
+    @property
+    def later_bytes(self) -> int:
+        """See Engine: the vocabulary of grammars."""
+        return self._model.n_vocab * GRAMMAR_TOKEN_BYTES
 
     @property
     def gauges(self) -> EngineGauges:

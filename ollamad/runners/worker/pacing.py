@@ -1,8 +1,10 @@
 """How often a fast engine's tokens go to the daemon. Pure.
 
 Whatever is sent wakes the daemon and its clients, on cores that the next step needs. Nobody sees
-more than sixty pictures a second, so tokens that come faster than that travel together. The first
-token of an answer, its end, and all that comes slower are sent at once.
+more than sixty pictures a second, so tokens that come faster than that travel together. Every
+stream is a wake-up of its own: where many run side by side each has fewer pictures, down to fifteen
+a second, which still looks like typing. The first token of an answer, its end, and all that comes
+slower are sent at once.
 """
 
 from __future__ import annotations
@@ -12,8 +14,17 @@ from typing import Final
 from ollamad.runners.protocol import Delta, RequestId
 from ollamad.runners.worker.engine import StepResult
 
-FRAME_PERIOD_S: Final = 1 / 60
+PERIOD_MIN_S: Final = 1 / 60
+PERIOD_MAX_S: Final = 1 / 15
 """Tokens are held back no longer than until the step that ends after this."""
+STREAMS_FAST: Final = 5
+"""So many streams have the shortest period; each further one adds as much again."""
+
+
+def period_s(n_streams: int) -> float:
+    """Return how much time may lie between two frames when so many streams run."""
+    n_periods = max(n_streams - STREAMS_FAST, 0) + 1
+    return min(n_periods * PERIOD_MIN_S, PERIOD_MAX_S)
 
 
 class Pacer:
@@ -30,7 +41,7 @@ class Pacer:
         """
         may_wait = (
             is_steady
-            and now < self._gave_at + FRAME_PERIOD_S
+            and now < self._gave_at + period_s(len(result.deltas))
             and not (result.finished or result.answers or result.failed)
             and all(delta.offset for delta in result.deltas)
         )

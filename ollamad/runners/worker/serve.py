@@ -49,7 +49,7 @@ from ollamad.runners.protocol import (
 )
 from ollamad.runners.worker.confine import Confinement
 from ollamad.runners.worker.engine import Engine, EngineLoader, EngineRefused, StepResult
-from ollamad.runners.worker.memoryuse import memory_use, promised_bytes
+from ollamad.runners.worker.memoryuse import memory_before, memory_use
 from ollamad.runners.worker.outbox import Outbox
 from ollamad.runners.worker.pacing import Pacer
 
@@ -160,7 +160,7 @@ class EngineThread:
                 told = fraction
                 self._outbox.send([LoadProgress(fraction)])
 
-        promised_before = promised_bytes()
+        before = memory_before()
         self._engine = engine = self._load(plan, progress)
         # What is loaded stays: looking for garbage in it would only interrupt steps.
         gc.freeze()
@@ -170,7 +170,7 @@ class EngineThread:
                 Loaded(
                     n_ctx=engine.n_ctx,
                     n_slots=engine.n_slots,
-                    memory=memory_use(promised_before, engine.buffers),
+                    memory=memory_use(before, engine.buffers, engine.later_bytes),
                     memory_kind=engine.memory_kind,
                 )
             ]

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from ollamad.buffersizes import BufferSizes
+from ollamad.buffersizes import GRAMMAR_TOKEN_BYTES, BufferSizes
 from ollamad.config import KvType
 from ollamad.gpu.estimate import (
     KV_ELEMENT_BITS,
@@ -154,6 +154,13 @@ def test_the_total_is_the_sum_of_the_kinds() -> None:
         + needed.process_bytes
         + GIB
     )
+
+
+def test_only_what_generates_has_room_for_the_vocabulary_of_grammars() -> None:
+    generating, embedding = demand(), demand(embedding=True)
+
+    more_bytes = generating.process_bytes - embedding.process_bytes
+    assert more_bytes == LLAMA_8B.n_vocab * GRAMMAR_TOKEN_BYTES
 
 
 def test_what_a_processor_repacks_is_there_twice_only_if_the_file_is_mapped() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ollamad.gpu import host
 from ollamad.gpu.devices import HOST
-from ollamad.gpu.host import HostMemory, anonymous_bytes_of, n_cores, own_cgroup
+from ollamad.gpu.host import HostMemory, n_cores, own_cgroup
 from ollamad.units import GIB, MIB
 
 MACHINE_BYTES = 64 * GIB
@@ -58,12 +58,16 @@ def a_group(
     return folder
 
 
+def in_use(memory: HostMemory) -> int:
+    return memory.used_bytes(memory.facts().capacity_bytes)
+
+
 def test_without_a_cgroup_the_machine_is_the_limit() -> None:
     memory = HostMemory()
 
     assert memory.facts().device == HOST
     assert memory.facts().capacity_bytes == MACHINE_BYTES
-    assert memory.reading().used_bytes == MACHINE_BYTES - AVAILABLE_BYTES
+    assert in_use(memory) == MACHINE_BYTES - AVAILABLE_BYTES
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_a_limit_above_the_hierarchys_root_is_not_looked_for(root: Path) -> None
 def test_page_cache_is_not_in_use(root: Path, current: int, cached: int, used: int) -> None:
     group = a_group(root / "service", limit=4 * GIB, current=current, cached=cached)
 
-    assert HostMemory(cgroup=group).reading().used_bytes == used
+    assert in_use(HostMemory(cgroup=group)) == used
 
 
 def test_the_tightest_level_says_how_much_is_in_use(root: Path) -> None:
@@ -112,7 +116,7 @@ def test_the_tightest_level_says_how_much_is_in_use(root: Path) -> None:
     a_group(root / "slice", limit=10 * GIB, current=9 * GIB)
     group = a_group(root / "slice" / "service", limit=4 * GIB, current=GIB)
 
-    assert HostMemory(cgroup=group).reading().used_bytes == 3 * GIB
+    assert in_use(HostMemory(cgroup=group)) == 3 * GIB
 
 
 def test_a_machine_without_memory_counts_even_in_a_roomy_cgroup(
@@ -122,11 +126,11 @@ def test_a_machine_without_memory_counts_even_in_a_roomy_cgroup(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     group = a_group(root / "service", limit=4 * GIB, current=0)
 
-    assert HostMemory(cgroup=group).reading().used_bytes == 3 * GIB
+    assert in_use(HostMemory(cgroup=group)) == 3 * GIB
 
 
 def test_a_configured_limit_below_what_is_available_is_all_free() -> None:
-    assert HostMemory(memory_max_bytes=8 * GIB).reading().used_bytes == 0
+    assert in_use(HostMemory(memory_max_bytes=8 * GIB)) == 0
 
 
 def test_a_limit_that_changes_is_seen_at_the_next_reading(root: Path) -> None:
@@ -200,8 +204,3 @@ def test_the_own_cgroup_is_the_unified_one(
     monkeypatch.setattr(Path, "read_text", read_text)
 
     assert own_cgroup() == (root / expected if expected is not None else None)
-
-
-def test_a_process_uses_what_it_has_touched_and_nothing_when_it_has_ended() -> None:
-    assert anonymous_bytes_of(os.getpid()) > MIB
-    assert anonymous_bytes_of((1 << 22) + 1) == 0

@@ -6,7 +6,7 @@ import pytest
 
 from ollamad.buffersizes import BufferSizes
 from ollamad.gpu.estimate import MemoryDemand
-from ollamad.gpu.learned import FACTOR_MAX, FACTOR_MIN, FACTOR_STEP, LearnedDemand, MarginBook
+from ollamad.gpu.learned import FACTOR_MAX, FACTOR_MIN, LearnedDemand, MarginBook
 
 DEMAND = MemoryDemand(
     weights_bytes=1000, kv_cache_bytes=200, compute_bytes=100, process_bytes=100, output_bytes=20
@@ -40,16 +40,6 @@ def test_a_margin_is_bounded(predicted: int, measured: int, factor: float) -> No
     book.record("w", "w|a", predicted=predicted, measured=measured)
 
     assert book.factor("w", "w|a") == factor
-
-
-def test_a_load_that_ran_out_of_memory_raises_the_margin_up_to_its_bound() -> None:
-    book = MarginBook()
-    book.raise_margin("w", "w|a")
-    assert book.factor("w", "w|a") == pytest.approx(FACTOR_STEP)
-
-    for _ in range(20):
-        book.raise_margin("w", "w|a")
-    assert book.factor("w", "w|a") == FACTOR_MAX
 
 
 def test_a_full_book_forgets_what_was_not_used_for_longest() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
 
 from ollamad.errors import CapabilityMissing, InvalidBody
+from ollamad.http.answer.format import format_of
 from ollamad.http.chatting import (
     ChatAsked,
+    ChatStream,
     ToolChoice,
     ToolMode,
     check_tools,
@@ -19,8 +22,15 @@ from ollamad.http.chatting import (
 )
 from ollamad.http.doors import Doors
 from ollamad.options import SamplingOptions
-from ollamad.runners.mailbox import Mailbox
-from ollamad.runners.protocol import Grammar, GrammarKind
+from ollamad.runners.mailbox import Mailbox, Piece
+from ollamad.runners.protocol import (
+    Delta,
+    Finished,
+    FinishReason,
+    Grammar,
+    GrammarKind,
+    Timings,
+)
 from ollamad.supervisor.leases import Lease
 from tests.unit.http.models import FixedClock, a_model
 from tests.wire.templates import OPENING, THINKING, TOOLS
@@ -44,12 +54,13 @@ class NotedLease:
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
         self.prompt = ""
+        self.sampling = SamplingOptions()
 
     async def tokenize(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         raise AssertionError("there is room for everything")
 
     def generate(self, prompt: str, sampling: SamplingOptions, **fields: Any) -> Mailbox:
-        self.prompt, self.fields = prompt, fields
+        self.prompt, self.sampling, self.fields = prompt, sampling, fields
         return Mailbox()
 
 
@@ -135,6 +146,32 @@ async def test_thoughts_come_before_a_forced_call(template: str, marks: tuple[st
     assert (grammar.opening, grammar.closing) == marks
 
 
+async def test_a_text_with_a_header_of_its_own_keeps_to_its_form_behind_that() -> None:
+    """Else the form would be looked for in the thoughts' place, and the header be no part of it."""
+    messages = "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
+    harmony = messages + "{% endfor %}<|start|>assistant{# <|channel|> functions. #}"
+    grammar, _ = await started(harmony, asked((), grammar=Grammar(GrammarKind.JSON)))
+
+    assert grammar == Grammar(
+        GrammarKind.JSON,
+        opening="<|channel|>analysis<|message|>",
+        closing="<|end|><|start|>assistant<|channel|>final<|message|>",
+    )
+
+
+async def test_each_of_several_answers_has_a_seed_that_there_is() -> None:
+    request = dataclasses.replace(asked(), sampling=SamplingOptions(seed=2**32 - 1))
+    lease = NotedLease()
+    model = a_model(chat_template=TOOLS)
+    prepared = await prepare(DOORS, model, cast("Lease", lease), request)
+    seeds = []
+    for n in range(3):
+        start(cast("Lease", lease), prepared, n=n)
+        seeds.append(lease.sampling.seed)
+
+    assert seeds == [2**32 - 1, 0, 1]
+
+
 async def test_a_forced_call_wins_over_the_form_of_a_text() -> None:
     form = Grammar(GrammarKind.JSON)
     forced, _ = await started(TOOLS, asked(tool_choice=REQUIRED, grammar=form))
@@ -205,3 +242,56 @@ def test_what_was_thought_before_the_last_question_is_not_shown_again() -> None:
     assert "assistant: Four. user: And <think>?" in thinker
     assert "hm, new" in thinker
     assert "hm, old" in plain, "a model that marks no thoughts has none"
+
+
+def a_piece(text: str, n_tokens: int) -> Piece:
+    return Piece(text, tuple(range(n_tokens)))
+
+
+def a_thinker(*, hides_thinking: bool = False) -> ChatStream:
+    parser = format_of(THINKING).parser("assistant: ")
+    return ChatStream(Mailbox(), parser, hides_thinking=hides_thinking)
+
+
+def test_tokens_of_thinking_are_counted_with_the_marks_before_them() -> None:
+    stream = a_thinker()
+    for piece in (a_piece("<thi", 1), a_piece("nk>one ", 2), a_piece("two", 1)):
+        stream.feed(piece)
+    thought = stream.n_thinking_tokens
+    stream.feed(a_piece("</think>", 1))
+    stream.feed(a_piece("Four.", 2))
+
+    assert (thought, stream.n_thinking_tokens) == (4, 4)
+
+
+def test_a_piece_with_both_is_shared_out() -> None:
+    stream = a_thinker()
+    parts = stream.feed(a_piece("<think>aaaa</think>bbbb", 10))
+
+    assert (parts.thinking, parts.text) == ("aaaa", "bbbb")
+    assert stream.n_thinking_tokens == 5
+
+
+def test_plain_answers_have_no_thinking_to_count() -> None:
+    stream = ChatStream(Mailbox(), None)
+    stream.feed(a_piece("<think>hm</think>", 9))
+
+    assert stream.n_thinking_tokens == 0
+
+
+@pytest.mark.parametrize("hides_thinking", [True, False])
+async def test_a_whole_answer_is_what_its_pieces_are(hides_thinking: bool) -> None:
+    stream = a_thinker(hides_thinking=hides_thinking)
+    texts = ["<think>h", "m</th", "ink>Fo", "ur", " <"]
+    for offset, text in enumerate(texts):
+        stream.mailbox.put(Delta(1, offset, text, (offset,)))
+        if offset == 1:
+            first = await stream.mailbox.take()
+    stream.mailbox.close(Finished(id=1, reason=FinishReason.STOP, timings=Timings()))
+    parts, piece, _ = await stream.whole(first)
+
+    assert parts.thinking == ("" if hides_thinking else "hm")
+    assert parts.text == "Four <"
+    assert piece.text == "".join(texts)
+    assert piece.tokens == tuple(range(5))
+    assert 1 <= stream.n_thinking_tokens <= 3

@@ -8,7 +8,12 @@ import pytest
 from ollamad.convert.gguffacts import facts
 from ollamad.convert.ggufheader import read_header
 from ollamad.modelinfo import GgufFacts
-from ollamad.registry.capabilities import capabilities, is_jinja, prefers_embedded
+from ollamad.registry.capabilities import (
+    capabilities,
+    is_jinja,
+    jinja_capabilities,
+    prefers_embedded,
+)
 from tests.builders import a_gguf
 
 JINJA_PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -36,6 +41,9 @@ def _facts(folder: Path, **fields: Any) -> GgufFacts:
         (GO_TOOLS, JINJA_TOOLS, False),
         (GO_TOOLS, JINJA_RETURNS, True),
         (GO_RETURNS, JINJA_RETURNS, False),
+        (GO_RETURNS, JINJA_RETURNS + "<think></think>", True),
+        (GO_TOOLS, JINJA_THINKS, True),
+        ("{{ .Tools }}{{ .Suffix }}", JINJA_TOOLS, False),
         (JINJA_TOOLS, JINJA_RETURNS, True),
         (JINJA_THINKS, JINJA_TOOLS, False),
     ],
@@ -44,6 +52,21 @@ def test_the_template_layer_wins_unless_the_embedded_one_can_do_more(
     template: str | None, embedded: str, preferred: bool
 ) -> None:
     assert prefers_embedded(template, embedded) is preferred
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think></think>",
+        "{{ m.content.split('</think>') }}",
+        "{% if enable_thinking %}<|channel>{% endif %}",
+        "{{ message.reasoning_content }}",
+        "{% if message.reasoning %}{% endif %}",
+    ],
+)
+def test_a_template_with_a_switch_or_a_place_for_thoughts_is_one_of_a_thinker(text: str) -> None:
+    assert jinja_capabilities(text) == ["thinking"]
+    assert jinja_capabilities(JINJA_PLAIN) == []
 
 
 def test_jinja_and_go_are_told_apart() -> None:

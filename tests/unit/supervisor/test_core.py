@@ -218,7 +218,7 @@ def test_what_can_never_fit_is_refused_at_once_without_evicting_anyone() -> None
     refused = core.handle(arrival(2, monster), 10)
 
     assert isinstance(refusal(refused), DoesNotFit)
-    assert "40.1 GiB" in refusal(refused).message
+    assert "40.0 GiB" in refusal(refused).message
     assert core.residents[R1].state is RunnerState.READY
 
 

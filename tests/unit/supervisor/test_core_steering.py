@@ -372,9 +372,9 @@ def test_an_explanation_tells_the_way_with_its_numbers() -> None:
     told = explained(core, subject=GEMMA)
 
     assert told.lines[0] == "it has no runner"
-    assert "it needs 3.1 GiB and could have 4.0 GiB" in told.lines[1]
+    assert "it needs 3.0 GiB and could have 4.0 GiB" in told.lines[1]
     assert "1 of 3 places taken" in told.lines[2]
-    assert told.lines[-1].startswith("evict: gemma:27b needs 3.1 GiB")
+    assert told.lines[-1].startswith("evict: gemma:27b needs 3.0 GiB")
     assert told.demand is not None
     assert told.demand.weights_bytes == 3 * GIB
     assert told.placement is not None
@@ -410,7 +410,7 @@ def test_views_show_who_is_there_who_waits_and_who_holds_what() -> None:
 
     assert (resident.pid, resident.age_s, resident.since, resident.n_leases) == (1001, 4, 1, 1)
     assert (waiting.place, waiting.waited_s, waiting.priority) == (1, 38, 4)
-    assert waiting.waits_for.startswith("room: gemma:27b needs 3.1 GiB")
+    assert waiting.waits_for.startswith("room: gemma:27b needs 3.0 GiB")
     assert device.holders == {LLAMA.name: device.reserved_bytes}
     assert device.free_bytes == 4 * GIB - device.reserved_bytes
 

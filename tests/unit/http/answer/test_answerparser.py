@@ -94,7 +94,7 @@ def test_a_broken_call_is_noted_without_its_text(caplog: pytest.LogCaptureFixtur
 
     read(FORM, "<tool_call>secret</tool_call>")
 
-    assert "no call" in caplog.text
+    assert "cannot be read" in caplog.text
     assert "secret" not in caplog.text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import llguidance
 import pytest
 
 from ollamad.http.answer.callformat import ANY, CallFormat, Encoding, Tags
@@ -14,9 +13,9 @@ from ollamad.http.answer.namedformats import BEFORE_PROBES, HERMES, NamedFormat
 from ollamad.http.answer.parts import Call
 from ollamad.runners.protocol import Grammar, GrammarKind
 from ollamad.runners.worker.larkmarks import with_control_tokens
+from tests.unit.http.answer.grammars import allows
 from tests.unit.http.answer.reading import ADD, SAY, a_tool
 
-BYTES = llguidance.LLTokenizer("byte")
 FORM = AnswerFormat(calls=HERMES)
 ADDS = Call(id="a", name="add", arguments={"a": 1, "b": 2})
 SAYS = Call(id="b", name="say", arguments={"what": "é \"'\n{}"})
@@ -48,18 +47,6 @@ BOOK = a_tool(
 )
 del BOOK["function"]["parameters"]["required"][0]
 del BOOK["function"]["parameters"]["required"][-1]
-
-
-def allows(grammar: Grammar, answer: str) -> bool:
-    """The answer is one of the grammar's, from its first to its last byte."""
-    source = llguidance.LLMatcher.grammar_from_lark(grammar.text)
-    matcher = llguidance.LLMatcher(BYTES, source, log_level=0)
-    assert not matcher.is_error(), matcher.get_error()
-    tokens = BYTES.tokenize_str(answer)
-    if matcher.validate_tokens(tokens) < len(tokens):
-        return False
-    matcher.consume_tokens(tokens)
-    return matcher.is_accepting()
 
 
 def test_a_forced_answer_is_calls_and_nothing_else() -> None:

@@ -53,6 +53,12 @@ def test_arguments_that_are_no_json_are_text() -> None:
     assert read(HARMONY, answer) == Parts(text="a is 1")
 
 
+def test_without_tools_a_call_is_text() -> None:
+    answer = "<|channel|>commentary to=functions.add<|message|>{}<|call|>"
+
+    assert read(HARMONY, answer, tools=[]) == Parts(text="{}")
+
+
 @pytest.mark.parametrize("answer", ["just text", "x" * (3 * HEADER_CHARS_MAX)])
 def test_an_answer_without_headers_is_text(answer: str) -> None:
     assert read(HARMONY, answer) == Parts(text=answer)

@@ -200,6 +200,39 @@ def test_pythons_calls_without_marks_are_derived() -> None:
     assert read(form, "[1, 2]").text == "[1, 2]"
 
 
+OLMO_3 = """{%- for message in messages -%}<|im_start|>{{ message.role }}
+{{ message.content }}{% if message.tool_calls %}<function_calls>
+{%- for call in message.tool_calls -%}
+{{ call.function.name }}(
+{%- for key, value in call.function.arguments.items() -%}
+{{ key }}={{ value | tojson }}{% if not loop.last %}, {% endif -%}
+{%- endfor %}){% if not loop.last %}{{ "\\n" }}{% endif -%}
+{%- endfor -%}</function_calls>{%- endif -%}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}"""
+
+FUNCTION_GEMMA = """{%- for message in messages -%}<start_of_turn>{{ message.role }}
+{{ message.content }}{% for call in message.tool_calls or [] %}<start_function_call>call:
+{{- call.function.name }}{
+{%- for key, value in call.function.arguments | dictsort -%}
+{{ key }}:{% if value is string %}<escape>{{ value }}<escape>{% else %}{{ value }}{% endif %}
+{%- if not loop.last %},{% endif %}{% endfor %}}<end_function_call>{% endfor %}<end_of_turn>
+{% endfor -%}
+{%- if add_generation_prompt %}<start_of_turn>model
+{% endif -%}"""
+
+
+@pytest.mark.parametrize("template", [OLMO_3, FUNCTION_GEMMA], ids=["olmo3", "functiongemma"])
+def test_forms_that_are_neither_json_nor_tags_are_derived(template: str) -> None:
+    form = format_of(template)
+
+    assert form.calls is not None
+    assert form.origin == "derived"
+    parts = read(form, f"So: {form.calls.text(CALLS)}")
+    assert (parts.text, spelled(parts.calls)) == ("So:", spelled(CALLS))
+
+
 def test_a_template_that_only_asks_for_calls_in_a_known_form_has_that_form() -> None:
     form = format_of("{% for m in messages %}{{ m.content }}{% endfor %}{# <tool_call> #}")
 

@@ -25,13 +25,14 @@ def test_values_are_read(text: str, value: object) -> None:
 
 def test_calls_are_read_one_or_several() -> None:
     assert calls_of("f()") == [("f", {})]
+    assert calls_of("f()\ng(x=1)") == [("f", {}), ("g", {"x": 1})]
     assert calls_of("[ a.b(x=1), c(y='z',), ]") == [("a.b", {"x": 1}), ("c", {"y": "z"})]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "f", "f(1)", "f(x=)", "f(x=1", "[f(x=1)", "f(x=y)", "f(x=1) g()", "[f(), 1]",
+        "", "f", "f(1)", "f(x=)", "f(x=1", "[f(x=1)", "f(x=y)", "f(x=1) 2", "[f(), 1]",
         "__import__", "f(x={1: 2})",
         "f(x=" + "[" * 1000, "f(x=" + "9" * 1000 + ")", "f(x='a)", "f(x=1;)",
     ],

@@ -240,20 +240,20 @@ def test_progress_leaves_out_what_is_not_known() -> None:
 def test_characters_that_end_a_script_are_escaped() -> None:
     text = "<a href='x'>&\u2028\u2029 é 😀"
 
-    data = encode(wire.VersionResponse(version=text))
+    data = encode(wire.StatusLine(status=text))
 
     assert data == (
-        rb'{"version":"\u003ca href=' + rb"'x'" + rb'\u003e\u0026\u2028\u2029 ' + "é 😀".encode()
+        rb'{"status":"\u003ca href=' + rb"'x'" + rb'\u003e\u0026\u2028\u2029 ' + "é 😀".encode()
         + b'"}'
     )  # fmt: skip
-    assert json.loads(data) == {"version": text}
+    assert json.loads(data) == {"status": text}
 
 
 @given(st.text())
 def test_escaping_changes_no_text(text: str) -> None:
-    data = encode(wire.VersionResponse(version=text))
+    data = encode(wire.StatusLine(status=text))
 
-    assert json.loads(data) == {"version": text}
+    assert json.loads(data) == {"status": text}
     assert not any(mark in data.decode() for mark in "<>&\u2028\u2029\n")
 
 

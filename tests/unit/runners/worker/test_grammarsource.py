@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ollamad.runners.protocol import Grammar, GrammarKind
-from ollamad.runners.worker.grammarsource import JSON_STYLE, MarkPart, source_of
+from ollamad.runners.worker.grammarsource import JSON_STYLE, MarkPart, ToLark, source_of
 
-TO_LARK = {
+TO_LARK: ToLark = {
     GrammarKind.REGEX: lambda text: f"start: /{text}/",
     GrammarKind.LARK: str,
     GrammarKind.GBNF: lambda text: f"start: {text}",

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 from ollamad.runners.protocol import MemoryUse
 from ollamad.runners.worker.memoryuse import (
     PROMISE_BYTES_MIN,
+    MemoryBefore,
+    mappings_in,
+    memory_before,
     memory_use,
-    promised_bytes,
-    promised_in,
 )
+from ollamad.runners.worker.memoryuse import promised_in as promised_in_mappings
 from ollamad.units import KIB, MIB
 
 
@@ -18,6 +21,10 @@ def a_mapping(size_kib: int, rss_kib: int, mode: str = "rw-p", name: str = "") -
         f" {name}\nSize: {size_kib} kB\nKernelPageSize: 4 kB\nRss: {rss_kib} kB\n"
         "VmFlags: rd wr mr mw me ac sd\n"
     )
+
+
+def promised_in(smaps: str) -> int:
+    return promised_in_mappings(list(mappings_in(smaps)))
 
 
 def test_untouched_parts_of_large_mappings_are_promises() -> None:
@@ -51,7 +58,7 @@ def test_a_thread_s_stack_is_no_promise_but_a_buffer_that_was_joined_to_it_is() 
 
 
 def test_a_real_mapping_is_a_promise_until_it_is_touched() -> None:
-    before = promised_bytes()
+    before = memory_before()
     with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapping:
         mapped = memory_use(before)
         mapping[: 32 * MIB] = b"x" * (32 * MIB)
@@ -63,10 +70,31 @@ def test_a_real_mapping_is_a_promise_until_it_is_touched() -> None:
 
 
 def test_what_was_promised_to_libraries_before_is_not_the_model_s() -> None:
-    assert memory_use(promised_bytes() + MIB).promised_bytes == 0
+    before = MemoryBefore(memory_before().promised_bytes + MIB)
+
+    assert memory_use(before).promised_bytes == 0
+
+
+def test_only_files_that_came_with_the_model_are_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "the weights"
+    path.write_bytes(bytes(3 * MIB))
+    before = memory_before()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        assert mapping.find(b"x") == -1, "all of it is read"
+        mapped = memory_use(before)
+
+    assert mapped.file_bytes == 3 * MIB
+    assert memory_use(before).file_bytes == 0
 
 
 def test_what_is_held_is_what_was_touched_promised_and_mapped() -> None:
     memory = MemoryUse(anonymous_bytes=1, promised_bytes=20, file_bytes=300)
 
     assert memory.held_bytes == 321
+
+
+def test_what_the_engine_will_take_later_is_promised() -> None:
+    before = memory_before()
+
+    more = MemoryBefore(before.promised_bytes + MIB)
+    assert memory_use(more, later_bytes=5 * MIB).promised_bytes == 5 * MIB

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from ollamad.runners.protocol import Delta, Failed, FailureCode
 from ollamad.runners.worker.engine import StepResult
-from ollamad.runners.worker.pacing import FRAME_PERIOD_S, Pacer
+from ollamad.runners.worker.pacing import PERIOD_MAX_S, PERIOD_MIN_S, Pacer, period_s
 
-SOON = FRAME_PERIOD_S / 4
+SOON = PERIOD_MIN_S / 4
 
 
 def said(offset: int, request_id: int = 1) -> StepResult:
@@ -24,7 +26,7 @@ def test_tokens_that_come_fast_travel_together() -> None:
 
     assert not pacer.take(said(1), 10.0 + SOON, is_steady=True)
     assert not pacer.take(said(2), 10.0 + 2 * SOON, is_steady=True)
-    sent = pacer.take(said(3), 10.0 + FRAME_PERIOD_S, is_steady=True)
+    sent = pacer.take(said(3), 10.0 + PERIOD_MIN_S, is_steady=True)
 
     assert sent.deltas == [Delta(1, 1, "1 2 3 ", (1, 2, 3))]
 
@@ -32,7 +34,7 @@ def test_tokens_that_come_fast_travel_together() -> None:
 def test_tokens_that_come_slowly_are_sent_one_by_one() -> None:
     pacer = Pacer()
     for n in range(5):
-        assert pacer.take(said(n), n * 2 * FRAME_PERIOD_S, is_steady=True).deltas == said(n).deltas
+        assert pacer.take(said(n), n * 2 * PERIOD_MIN_S, is_steady=True).deltas == said(n).deltas
 
 
 def test_nothing_is_held_back_when_the_next_step_may_be_long() -> None:
@@ -62,3 +64,25 @@ def test_what_is_held_back_can_be_had_when_something_else_is_to_be_done() -> Non
 
     assert pacer.rest() == said(1).deltas
     assert pacer.rest() == []
+
+
+@pytest.mark.parametrize(
+    ("n_streams", "seconds"),
+    [(1, PERIOD_MIN_S), (5, PERIOD_MIN_S), (6, 1 / 30), (8, PERIOD_MAX_S), (64, PERIOD_MAX_S)],
+)
+def test_each_of_many_streams_is_written_more_rarely(n_streams: int, seconds: float) -> None:
+    assert period_s(n_streams) == pytest.approx(seconds)
+
+
+def test_tokens_of_many_streams_wait_for_each_other_longer() -> None:
+    pacer = Pacer()
+
+    def step(offset: int) -> StepResult:
+        return StepResult(deltas=[said(offset, n).deltas[0] for n in range(8)])
+
+    pacer.take(step(1), 10.0, is_steady=True)
+
+    assert not pacer.take(step(2), 10.0 + 0.04, is_steady=True)
+    assert [delta.tokens for delta in pacer.take(step(3), 10.0 + 0.08, is_steady=True).deltas] == [
+        (2, 3)
+    ] * 8
