@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -37,7 +38,7 @@ _FAILURES: Final[Mapping[int, str]] = {
 
 
 def document(apis: Sequence[Api]) -> dict[str, Any]:
-    """Return the document for *apis*, its keys always in the same order."""
+    """Return the document for *apis*, its keys always in the same order. It is the caller's own."""
     paths: dict[str, dict[str, Any]] = {}
     schemas: dict[str, Any] = {}
     failures: dict[str, Any] = {}
@@ -71,13 +72,13 @@ def _add_schemas(api: Api, schemas: dict[str, Any]) -> Mapping[Kind, Any]:
     refs, components = msgspec.json.schema_components(
         kinds, ref_template=f"#/components/schemas/{api.name}.{{name}}"
     )
-    components |= api.shared
+    components |= copy.deepcopy(dict(api.shared))
     for name in sorted(components):
         schemas[f"{api.name}.{name}"] = components[name]
     for (kind, field), schema in api.fields.items():
         properties = schemas[f"{api.name}.{kind.__name__}"]["properties"]
         kept = {key: value for key, value in properties[field].items() if key == "default"}
-        properties[field] = {**schema, **kept}
+        properties[field] = copy.deepcopy({**schema, **kept})
     return dict(zip(kinds, refs, strict=True))
 
 

@@ -118,6 +118,16 @@ def test_every_schema_is_one(api: Api) -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
 
 
+def test_whoever_changes_a_document_changes_no_other() -> None:
+    made = document(APIS)
+    made["components"]["schemas"]["ollama.Options"]["properties"].clear()
+    made["components"]["schemas"]["ollama.ChatRequest"]["properties"]["think"].clear()
+
+    schemas = document(APIS)["components"]["schemas"]
+    assert schemas["ollama.Options"]["properties"]
+    assert schemas["ollama.ChatRequest"]["properties"]["think"]
+
+
 def test_names_of_types_tell_no_modules() -> None:
     """Two types of one API with the same name would have those of their modules in front."""
     names = document(APIS)["components"]["schemas"]
