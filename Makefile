@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: help run smoke test quick lint soak-kernel kill-matrix soak fuzz format lock clean python ready ready-dev
+.PHONY: help run smoke test quick lint soak-kernel kill-matrix soak fuzz compat format lock clean python ready ready-dev
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +27,9 @@ soak: ready-dev ## hostile clients for SOAK_SECONDS (600); fails unless the daem
 
 fuzz: ready-dev ## requests made of the OpenAPI document for FUZZ_SECONDS (120); fails on any 5xx but 503
 	@$(VENV) -m tests.endurance.fuzz
+
+compat: ready-dev ## drive the daemon with the clients people bring; print what works
+	@$(VENV) -m tests.compat.table
 
 lint: ready-dev ## lint, types and layers only
 	@$(VENV) -m tools.check --no-tests

@@ -12,6 +12,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from ollamad.errors import BodyTooLarge, OllamadError
 from ollamad.http import errors
+from ollamad.http.anthropic import messages
+from ollamad.http.anthropic import models as anthropic_models
 from ollamad.http.dialects import error_answer, error_body
 from ollamad.http.doors import JSON_TYPE, LIMITS_KEY, Doors
 from ollamad.http.linger import Linger
@@ -37,6 +39,7 @@ BODY_BYTES_MAX: Final = {
 """Bodies by path, in bytes. Other paths take what the configuration says."""
 
 OPENAI: Final = (openai_chat, completions, embeddings, openai_models, openai_rerank, responses)
+ANTHROPIC: Final = (messages, anthropic_models)
 
 BODY_PATIENCE_S: Final = 60
 """How long a body may take to arrive, for the routes that read it whole."""
@@ -54,7 +57,8 @@ def build_app(doors: Doors, *, is_loopback: bool) -> AsgiApp:
         PROPAGATE_EXCEPTIONS=False,
         **{LIMITS_KEY: doors.config},
     )
-    for room in (models, generate, chat, embed, rerank, create, cloud, openapi, *OPENAI):
+    ollama = (models, generate, chat, embed, rerank, create, cloud)
+    for room in (*ollama, *OPENAI, *ANTHROPIC, openapi):
         room.register(app, doors)
     _register_errors(app)
     inner: AsgiApp = RequestScope(app)  # type: ignore[arg-type] # Quart types messages one by one

@@ -13,8 +13,9 @@ from bench.peers.prompts import Prompts
 from bench.peers.servers import Server
 
 IDLE_S: Final = 10.0
-CALM_S: Final = 2.0
-"""How long the last request is over before idling counts."""
+CALM_S: Final = 6.0
+"""How long the last request is over before idling counts. What is done once after a load is over
+by then, too: a spare runner, the vocabulary of grammars."""
 
 HAMMER_S: Final = 3.0
 HAMMER_CONNECTIONS: Final = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ollamad.http.errors import ErrorBody
+from ollamad.http.openapi.anthropic import ANTHROPIC
 from ollamad.http.openapi.ollama import OLLAMA
 from ollamad.http.openapi.openai import OPENAI
 from ollamad.http.openapi.rows import Api, Reply, Row
@@ -24,4 +25,4 @@ DAEMON: Final = Api(
     ),
 )
 
-APIS: Final[tuple[Api, ...]] = (OLLAMA, OPENAI, DAEMON)
+APIS: Final[tuple[Api, ...]] = (OLLAMA, OPENAI, ANTHROPIC, DAEMON)
