@@ -370,23 +370,38 @@ def test_a_stream_that_is_closed_frees_its_slots_at_once(
         assert time.monotonic() < deadline, "somebody computes for nobody"
 
 
-def test_a_runner_that_cannot_be_replaced_ends_a_stream_with_an_error(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    environ = {"OLLAMA_NUM_PARALLEL": "1", "OLLAMA_CONTEXT_LENGTH": "2048"}
-    folder = tmp_path_factory.mktemp("unhealed")
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon with a small context, whose answers do not heal."""
+    folder = tmp_path_factory.mktemp("small")
     config = folder / "config.toml"
     config.write_text("[scheduling]\nheal_attempts_max = 0\n")
-    with (
-        a_daemon(folder, environ, "--config", str(config)) as daemon,
-        openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="x", max_retries=0) as api,
-    ):
+    environ = {"OLLAMA_NUM_PARALLEL": "1", "OLLAMA_CONTEXT_LENGTH": "256"}
+    with a_daemon(folder, environ, "--config", str(config)) as running:
+        yield running
+
+
+def test_an_answer_ends_where_the_context_does(small: DaemonProcess) -> None:
+    with openai.OpenAI(base_url=f"{small.url}/v1", api_key="x", max_retries=0) as api:
+        answer = api.chat.completions.create(
+            model=MODEL, messages=SKY, max_tokens=100_000, extra_body={"ignore_eos": True}
+        )
+
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert 240 <= answer.usage.total_tokens <= 257
+
+
+def test_a_runner_that_cannot_be_replaced_ends_a_stream_with_an_error(
+    small: DaemonProcess,
+) -> None:
+    with openai.OpenAI(base_url=f"{small.url}/v1", api_key="x", max_retries=0) as api:
         stream = api.chat.completions.create(
             model=MODEL, messages=SKY, stream=True, extra_body={"ignore_eos": True}
         )
         chunks = iter(stream)
         next(chunks)
-        (runner,) = daemon.runners()
+        (runner,) = small.runners()
         runner.kill()
         with pytest.raises(openai.APIError) as caught:
             for _ in chunks:
