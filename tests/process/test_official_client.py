@@ -101,6 +101,7 @@ def test_what_does_not_fit_is_left_out_and_the_rest_is_answered(client: ollama.C
 
     shortened = client.chat(MODEL, [*turn * 12, *SKY], options=small)
     alone = client.chat(MODEL, [{"role": "user", "content": "blue sky " * 500}], options=small)
+    client.generate(MODEL, "", keep_alive=0)  # Who states no context keeps the one that is there.
 
     # Turns have some thirty tokens, and an eighth of the context would be free for the answer.
     assert 256 - 32 - 40 < (shortened.prompt_eval_count or 0) <= 256 - 8
