@@ -41,8 +41,12 @@ class ToolMode(enum.Enum):
     """Any of them."""
     NAMED = "named"
 
+    @property
+    def is_forced(self) -> bool:
+        """The answer has to be a call."""
+        return self in {ToolMode.REQUIRED, ToolMode.NAMED}
 
-_FORCED: Final = frozenset({ToolMode.REQUIRED, ToolMode.NAMED})
+
 _SHOWN_CHARS_MAX: Final = 100
 N_SEEDS: Final = 1 << 32
 """Seeds that the engine knows; after the last one comes the first."""
@@ -109,7 +113,7 @@ def check_tools(
 
     A model whose template knows no tools can be made to call one, but not left to choose.
     """
-    if choice.mode in _FORCED:
+    if choice.mode.is_forced:
         _callable(tools, choice)
     elif tools and choice.mode is ToolMode.AUTO and "tools" not in model.capabilities:
         raise CapabilityMissing(f"{shown_name} does not support tools")
@@ -174,7 +178,7 @@ def _scene(doors: Doors, model: StoredModel, asked: ChatAsked) -> _Scene:
     # A conversation that goes on has what is stored with the model in its context already.
     messages = asked.messages if asked.context else conversation(model, asked.messages)
     tools = _tools_of(asked)
-    if asked.tool_choice.mode in _FORCED and answer_format.calls is None:
+    if asked.tool_choice.mode.is_forced and answer_format.calls is None:
         answer_format = dataclasses.replace(answer_format, calls=DEFAULT_CALLS, origin="json")
         told = tools_as_text(_callable(tools, asked.tool_choice))
         messages, tools = _with_system(messages, told), ()
@@ -340,7 +344,7 @@ def _reading(prepared: Prepared) -> tuple[AnswerFormat, bool]:
     if asked.think is not False or answer_format.thinking is None:  # 1
         return answer_format, asked.think is False
     opened = answer_format.begins_thinking(prepared.prompt.text)
-    is_bound = asked.grammar is not None or asked.tool_choice.mode in _FORCED
+    is_bound = asked.grammar is not None or asked.tool_choice.mode.is_forced
     if answer_format.channels is not None or (is_bound and opened):  # 2
         return answer_format, True
     return dataclasses.replace(answer_format, thinking=None), False  # 3
@@ -375,7 +379,7 @@ def _text_grammar(asked: ChatAsked, answer_format: AnswerFormat) -> Grammar | No
     4. Anything.
     """
     choice, tools = asked.tool_choice, _tools_of(asked)
-    if choice.mode in _FORCED:  # 1
+    if choice.mode.is_forced:  # 1
         left = _callable(tools, choice)
         return answer_format.call_grammar(left, is_parallel=choice.is_parallel)
     if asked.grammar is not None or not tools or answer_format.calls is None:  # 2, 4

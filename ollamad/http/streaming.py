@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Final
 
+from quart import Response
 from quart.wrappers.response import ResponseBody
 
 from ollamad.errors import OllamadError
@@ -88,6 +89,17 @@ class AnswerLines(ResponseBody):
             return False
         self._writer.write(self._on_piece(delta))
         return True
+
+
+def stream_response(
+    body: ResponseBody | AsyncIterator[bytes],
+    content_type: str,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return a response that streams *body* for as long as it comes: a long one does not hang."""
+    response = Response(body, content_type=content_type, headers=headers)
+    response.timeout = None
+    return response
 
 
 async def whole_answer(

@@ -212,6 +212,11 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     piece: bytes
     logprob: float
 
+    @property
+    def text(self) -> str:
+        """The piece as text; what is no whole character is U+FFFD."""
+        return self.piece.decode(errors="replace")
+
 
 class StepLogprob(msgspec.Struct, frozen=True, array_like=True):
     """The chosen token's log-probability and those of the likeliest ones."""

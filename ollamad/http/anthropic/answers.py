@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection
 from typing import Final
 
@@ -22,13 +21,6 @@ from ollamad.runners.protocol import Finished, FinishReason, Timings
 SIGNATURE: Final = "b2xsYW1hZA=="
 """What thinking is signed with. Clients keep only thinking that has a signature and send it back;
 we believe them, and also those who bring a conversation from elsewhere."""
-
-_ID_BYTES: Final = 12
-
-
-def new_message_id() -> str:
-    """Return an id for an answer."""
-    return f"msg_{secrets.token_hex(_ID_BYTES)}"
 
 
 def blocks_of(parts: Parts, *, shows_thinking: bool) -> list[AnswerBlock]:

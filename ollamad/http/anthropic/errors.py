@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -10,9 +9,9 @@ import msgspec
 
 from ollamad.errors import ContextTooLong, OllamadError
 from ollamad.http.errors import status_of
+from ollamad.http.ids import new_id
 from ollamad.http.sse import event
 
-_ID_BYTES: Final = 12
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     403: "permission_error",
@@ -51,7 +50,7 @@ def anthropic_error(status: int, message: str, error: OllamadError | None = None
         # By these words agents know that it is time to shorten a conversation, and by how much.
         message = f"prompt is too long: {error.n_prompt} tokens > {error.n_ctx} maximum"
     detail = ErrorDetail(_TYPES.get(status, other), message)
-    request_id = f"req_{secrets.token_hex(_ID_BYTES)}"
+    request_id = new_id("req_")
     return msgspec.json.encode(ErrorBody(error=detail, request_id=request_id))
 
 

@@ -36,6 +36,7 @@ from ollamad.http.anthropic.wire import (
     Usage,
 )
 from ollamad.http.ollama.wire import encode
+from ollamad.http.sse import TextEvents
 from ollamad.http.sse import event as sse_event
 
 
@@ -91,8 +92,8 @@ class EventWriter:
         self._index = -1
         self._blank = ""
         """White space that no text has followed yet: between thinking and a call it is nothing."""
-        self._before, self._after = b"", b""
-        """What stands around the text of an event of the open text block."""
+        self._texts: TextEvents | None = None
+        """Makes the events of the open text block; `None` while none is open."""
 
     def begin(self, message: MessageAnswer) -> bytes:
         """Return the answer's beginning."""
@@ -100,13 +101,13 @@ class EventWriter:
 
     def text(self, text: str) -> bytes:
         """Return the events of more text. This is what happens for each token."""
-        if self._open is Open.TEXT:
-            return b"".join((self._before, encode(text), self._after))
+        if self._texts is not None:
+            return self._texts.event(text)
         text = self._blank + text
         if not text.strip():
             self._blank = text
             return b""
-        return self._enter(Comes.TEXT) + b"".join((self._before, encode(text), self._after))
+        return self._enter(Comes.TEXT) + self._delta(TextDelta(text=text))
 
     def add(self, parts: Parts) -> bytes:
         """Return the events of more of an answer, thinking, text and calls in this order."""
@@ -154,6 +155,7 @@ class EventWriter:
         self._blank = ""
         if before is self._open:
             return b""
+        self._texts = None
         return self._close(before) + self._begin_block()
 
     def _close(self, before: Open) -> bytes:
@@ -170,7 +172,8 @@ class EventWriter:
                 return self._start(ThinkingBlock(thinking="", signature=""))
             case Open.TEXT:
                 started = self._start(TextBlock(text=""))
-                self._before, self._after = self._around_text()
+                example = self._delta(TextDelta(text=TextEvents.TEXT))
+                self._texts = TextEvents(example, encode)
                 return started
             case _:
                 return b""
@@ -181,15 +184,6 @@ class EventWriter:
 
     def _delta(self, delta: TextDelta | ThinkingDelta | SignatureDelta | InputDelta) -> bytes:
         return _event(BlockDelta(index=self._index, delta=delta))
-
-    def _around_text(self) -> tuple[bytes, bytes]:
-        """Return an event's bytes before and after its text: encoding it anew is far dearer."""
-        before, _, after = self._delta(TextDelta(text=_TEXT)).partition(encode(_TEXT))
-        return before, after
-
-
-_TEXT: Final = "\0text"
-"""Stands where the text goes. No text of the event has such a character."""
 
 
 def _event(event: Event) -> bytes:

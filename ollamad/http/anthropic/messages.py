@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Quart, Response
 
 from ollamad.errors import InvalidBody
-from ollamad.http.anthropic.answers import blocks_of, new_message_id, stopped, usage_of
+from ollamad.http.anthropic.answers import blocks_of, stopped, usage_of
 from ollamad.http.anthropic.counting import count_tokens, n_tokens_of
 from ollamad.http.anthropic.errors import error_event
 from ollamad.http.anthropic.events import EventWriter
@@ -13,8 +13,9 @@ from ollamad.http.anthropic.reading import asked_of, check_early
 from ollamad.http.anthropic.wire import MessageAnswer, MessagesRequest, Stopped, Usage
 from ollamad.http.chatting import ChatAsked, ChatStream, prepare, start
 from ollamad.http.doors import Doors, json_answer, read_body, read_keep_alive, request_writer
+from ollamad.http.ids import new_id
 from ollamad.http.sse import SSE_HEADERS, SSE_TYPE
-from ollamad.http.streaming import AnswerLines
+from ollamad.http.streaming import AnswerLines, stream_response
 from ollamad.runners.mailbox import Piece
 from ollamad.runners.protocol import Delta, Finished
 
@@ -55,9 +56,7 @@ async def _messages(doors: Doors, body: MessagesRequest) -> Response:
         request_writer(),
         on_error=error_event,
     )
-    response = Response(lines, content_type=SSE_TYPE, headers=SSE_HEADERS)
-    response.timeout = None  # A long answer is no hanging one.
-    return response
+    return stream_response(lines, SSE_TYPE, SSE_HEADERS)
 
 
 class _Answer:
@@ -100,7 +99,7 @@ class _Answer:
 
     def _empty(self, usage: Usage) -> MessageAnswer:
         return MessageAnswer(
-            id=new_message_id(),
+            id=new_id("msg_"),
             model=self._body.model,
             content=[],
             stop_reason=None,

@@ -30,7 +30,6 @@ _MODES: Final = {
     "tool": ToolMode.NAMED,
     "none": ToolMode.NONE,
 }
-_FORCED: Final = frozenset({ToolMode.REQUIRED, ToolMode.NAMED})
 _EFFORTS: Final[dict[str, Think]] = {
     "low": "low",
     "medium": "medium",
@@ -134,7 +133,7 @@ def tool_choice_of(choice: wire.ToolChoice | None, tools: Sequence[wire.Tool]) -
     mode = _MODES.get(choice.type)
     if mode is None:
         raise InvalidBody('tool_choice.type: expected "auto", "any", "tool" or "none"')
-    if mode in _FORCED and not tools:
+    if mode.is_forced and not tools:
         raise InvalidBody(f'tool_choice "{choice.type}" needs tools, and there are none')
     if mode is ToolMode.NAMED and choice.name not in {tool.name for tool in tools}:
         raise InvalidBody(f'tool_choice.name: there is no tool "{choice.name}" in tools')

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
-from quart import Response
 
 from ollamad.errors import CapabilityMissing, InvalidBody
 from ollamad.http.answer.parts import Call
@@ -30,7 +29,6 @@ from ollamad.http.ollama.wire import (
 from ollamad.http.prompt.fitting import Truncation
 from ollamad.http.prompt.gotemplate.chat import Think
 from ollamad.http.prompt.prompt import Message
-from ollamad.http.streaming import NDJSON_TYPE, AnswerLines
 from ollamad.modelinfo import StoredModel
 from ollamad.options import LoadOptions, SamplingOptions, parse_options, retired_notes
 from ollamad.runners.protocol import (
@@ -38,7 +36,6 @@ from ollamad.runners.protocol import (
     Grammar,
     StepLogprob,
     Timings,
-    TokenLogprob,
 )
 
 _log = logging.getLogger(__name__)
@@ -190,24 +187,13 @@ def logprob_entries(steps: Sequence[StepLogprob]) -> list[LogprobEntry]:
     """Return log-probabilities as the API has them."""
     return [
         LogprobEntry(
-            token=_text(step.chosen),
+            token=step.chosen.text,
             logprob=step.chosen.logprob,
             bytes=list(step.chosen.piece),
             top_logprobs=[
-                LogprobEntry(token=_text(top), logprob=top.logprob, bytes=list(top.piece))
+                LogprobEntry(token=top.text, logprob=top.logprob, bytes=list(top.piece))
                 for top in step.top
             ],
         )
         for step in steps
     ]
-
-
-def _text(entry: TokenLogprob) -> str:
-    return entry.piece.decode(errors="replace")
-
-
-def stream_answer(lines: AnswerLines) -> Response:
-    """Return a response that streams *lines* for as long as they come."""
-    response = Response(lines, content_type=NDJSON_TYPE)
-    response.timeout = None  # A long answer is no hanging one.
-    return response

@@ -23,7 +23,7 @@ from ollamad.http.ollama.wire import (
 )
 from ollamad.http.prompt.fitting import Truncation
 from ollamad.http.prompt.prompt import Message
-from ollamad.http.streaming import AnswerLines
+from ollamad.http.streaming import NDJSON_TYPE, AnswerLines, stream_response
 from ollamad.runners.mailbox import Piece
 from ollamad.runners.protocol import Delta, Finished
 from ollamad.supervisor.leases import Lease
@@ -65,7 +65,7 @@ async def _chat(doors: Doors, body: ChatRequest) -> Response:
     first = await stream.mailbox.take()
     if body.stream:
         lines = AnswerLines(stream.mailbox, first, answer.piece, answer.finish, request_writer())
-        return answers.stream_answer(lines)
+        return stream_response(lines, NDJSON_TYPE)
     parts, piece, finished = await stream.whole(first)
     last = answer.last(finished)
     last.message = answer.message(parts)

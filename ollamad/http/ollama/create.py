@@ -13,7 +13,7 @@ from ollamad.http.doors import Doors, json_answer, read_body
 from ollamad.http.errors import body_of
 from ollamad.http.ollama.wire import CreateRequest, StatusLine, encode
 from ollamad.http.prompt import render
-from ollamad.http.streaming import NDJSON_TYPE
+from ollamad.http.streaming import NDJSON_TYPE, stream_response
 from ollamad.modelinfo import StoredMessage
 from ollamad.names import ModelName
 from ollamad.registry.create import CreateProgress, CreateSpec, create
@@ -37,9 +37,7 @@ def register(app: Quart, doors: Doors) -> None:
         while begun[-1] is not None and begun[-1].status == PARSING:
             begun.append(await statuses.next())
         if body.stream:
-            response = Response(_Lines(statuses, begun), content_type=NDJSON_TYPE)
-            response.timeout = None
-            return response
+            return stream_response(_Lines(statuses, begun), NDJSON_TYPE)
         last = begun[-1]
         while (status := await statuses.next()) is not None:
             last = status

@@ -22,7 +22,7 @@ from ollamad.http.ollama.wire import (
 from ollamad.http.prompt.fitting import Truncation
 from ollamad.http.prompt.prompt import Message, Prompt
 from ollamad.http.prompt.render import Renderer
-from ollamad.http.streaming import AnswerLines
+from ollamad.http.streaming import NDJSON_TYPE, AnswerLines, stream_response
 from ollamad.modelinfo import StoredModel
 from ollamad.runners.mailbox import Piece
 from ollamad.runners.protocol import Delta, Finished
@@ -72,7 +72,7 @@ async def _generate(doors: Doors, body: GenerateRequest) -> Response:
     first = await stream.mailbox.take()
     if body.stream:
         lines = AnswerLines(stream.mailbox, first, answer.piece, answer.finish, request_writer())
-        return answers.stream_answer(lines)
+        return stream_response(lines, NDJSON_TYPE)
     parts, piece, finished = await stream.whole(first)
     answer.note(piece, parts)
     last = answer.last(finished)

@@ -10,7 +10,7 @@ from ollamad.http.chatting import ChatStream, prepare, start
 from ollamad.http.doors import JSON_TYPE, Doors, read_body
 from ollamad.http.openai.asking import chat_asked, check_early, shows_usage
 from ollamad.http.openai.choices import streamed
-from ollamad.http.openai.chunks import DONE, ChunkPattern, chunk
+from ollamad.http.openai.chunks import DONE, chunk, text_chunks
 from ollamad.http.openai.logprobs import some_logprobs
 from ollamad.http.openai.tally import Head, Tally, usage_of
 from ollamad.http.openai.wire import (
@@ -25,6 +25,7 @@ from ollamad.http.openai.wire import (
     DebugInfo,
     MadeCall,
 )
+from ollamad.http.sse import TextEvents
 from ollamad.runners.mailbox import Mailbox, Piece
 from ollamad.runners.protocol import Delta, Finished, StepLogprob
 
@@ -104,8 +105,8 @@ class _Told:
         self._stream = stream
         self._is_plain = stream.is_plain
         self._has_begun = False
-        example = self._choice(ChatDelta(content=ChunkPattern.TEXT))
-        self._plain = ChunkPattern(_chunk(head, [example]))
+        example = self._choice(ChatDelta(content=TextEvents.TEXT))
+        self._plain = text_chunks(_chunk(head, [example]))
 
     @property
     def mailbox(self) -> Mailbox:
@@ -115,10 +116,10 @@ class _Told:
     def piece(self, piece: Piece | Delta) -> bytes:
         """Return the events of what is new."""
         if self._is_plain and self._has_begun and not piece.logprobs:
-            return self._plain.chunk(piece.text) if piece.text else b""
+            return self._plain.event(piece.text) if piece.text else b""
         parts = self._stream.feed(piece)
         if self._has_begun and not (piece.logprobs or parts.thinking or parts.calls):
-            return self._plain.chunk(parts.text) if parts.text else b""
+            return self._plain.event(parts.text) if parts.text else b""
         return self._events(parts, piece.logprobs)
 
     def finish(self, finished: Finished) -> bytes:

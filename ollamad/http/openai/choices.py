@@ -15,7 +15,7 @@ from ollamad.errors import OllamadError
 from ollamad.http.doors import request_writer
 from ollamad.http.openai.chunks import failure
 from ollamad.http.sse import SSE_HEADERS, SSE_TYPE
-from ollamad.http.streaming import AnswerLines
+from ollamad.http.streaming import AnswerLines, stream_response
 from ollamad.runners.mailbox import Mailbox, Piece
 from ollamad.runners.protocol import Delta, Finished
 
@@ -58,9 +58,7 @@ async def streamed(choices: Sequence[Choice], tail: Callable[[], bytes]) -> Resp
         )
     else:
         body = SideBySide(choices, first, tail)
-    response = Response(body, content_type=SSE_TYPE, headers=SSE_HEADERS)
-    response.timeout = None  # A long answer is no hanging one.
-    return response
+    return stream_response(body, SSE_TYPE, SSE_HEADERS)
 
 
 _Event = Piece | Finished | OllamadError

@@ -9,7 +9,7 @@ import msgspec
 from ollamad.errors import OllamadError
 from ollamad.http.errors import status_of
 from ollamad.http.openai.errors import openai_error
-from ollamad.http.sse import event
+from ollamad.http.sse import TextEvents, event
 
 DONE: Final = event(b"[DONE]")
 """After this nothing comes. An answer that failed ends without it."""
@@ -17,22 +17,9 @@ DONE: Final = event(b"[DONE]")
 _encode = msgspec.json.Encoder().encode
 
 
-class ChunkPattern:
-    """Makes events that differ in their text only.
-
-    Encoding such an object anew for each token costs more than everything else about the event.
-    """
-
-    TEXT: Final = "\0text"
-    """What *example* has in its place. No name of a model has such a character."""
-
-    def __init__(self, example: msgspec.Struct) -> None:
-        before, _, after = event(_encode(example)).partition(_encode(self.TEXT))
-        self._before, self._after = before, after
-
-    def chunk(self, text: str) -> bytes:
-        """Return the event with *text*."""
-        return b"".join((self._before, _encode(text), self._after))
+def text_chunks(example: msgspec.Struct) -> TextEvents:
+    """Return what makes events like *example*, which has `TextEvents.TEXT` in its text's place."""
+    return TextEvents(chunk(example), _encode)
 
 
 def chunk(whole: msgspec.Struct) -> bytes:

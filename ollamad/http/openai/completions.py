@@ -18,13 +18,14 @@ from ollamad.http.chatting import ChatAsked, ChatStream, Prepared, prepare, prep
 from ollamad.http.doors import JSON_TYPE, Doors, read_body
 from ollamad.http.openai.asking import TOP_LOGPROBS_MAX, asked_of, check_early, shows_usage
 from ollamad.http.openai.choices import streamed
-from ollamad.http.openai.chunks import DONE, ChunkPattern, chunk
+from ollamad.http.openai.chunks import DONE, chunk, text_chunks
 from ollamad.http.openai.errors import refused
 from ollamad.http.openai.logprobs import CompletionSteps
 from ollamad.http.openai.tally import Head, Tally, usage_of
 from ollamad.http.openai.wire import Completion, CompletionChoice, CompletionRequest
 from ollamad.http.prompt.prompt import Prompt
 from ollamad.http.prompt.render import Renderer
+from ollamad.http.sse import TextEvents
 from ollamad.modelinfo import StoredModel
 from ollamad.runners.mailbox import Mailbox, Piece
 from ollamad.runners.protocol import Delta, Finished, StepLogprob
@@ -278,7 +279,7 @@ class _Told:
         self._before = _echoed(wanted, number)
         """What has to be told before the answer."""
         self._steps = CompletionSteps(has_top=bool(wanted.n_top))
-        self._plain = ChunkPattern(_object(head, [self._choice(ChunkPattern.TEXT)]))
+        self._plain = text_chunks(_object(head, [self._choice(TextEvents.TEXT)]))
 
     @property
     def mailbox(self) -> Mailbox:
@@ -292,7 +293,7 @@ class _Told:
             text, self._before = self._before + text, ""
         if piece.logprobs:
             return self._event(text, piece.logprobs)
-        return self._plain.chunk(text) if text else b""
+        return self._plain.event(text) if text else b""
 
     def finish(self, finished: Finished) -> bytes:
         """Return the last event, which has the reason."""

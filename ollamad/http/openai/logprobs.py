@@ -12,30 +12,28 @@ from ollamad.http.openai.wire import (
     TokenChance,
     TokenLogprobs,
 )
-from ollamad.runners.protocol import StepLogprob, TokenLogprob
+from ollamad.runners.protocol import StepLogprob
 
 
-def chat_logprobs(steps: Sequence[StepLogprob]) -> ChatLogprobs:
-    """Return them as chats have them."""
-    return ChatLogprobs(
-        [
-            TokenLogprobs(
-                token=_text(step.chosen),
-                logprob=step.chosen.logprob,
-                bytes=list(step.chosen.piece),
-                top_logprobs=[
-                    TokenChance(token=_text(top), logprob=top.logprob, bytes=list(top.piece))
-                    for top in step.top
-                ],
-            )
-            for step in steps
-        ]
-    )
+def token_logprobs(steps: Sequence[StepLogprob]) -> list[TokenLogprobs]:
+    """Return them token by token, as chats and responses have them."""
+    return [
+        TokenLogprobs(
+            token=step.chosen.text,
+            logprob=step.chosen.logprob,
+            bytes=list(step.chosen.piece),
+            top_logprobs=[
+                TokenChance(token=top.text, logprob=top.logprob, bytes=list(top.piece))
+                for top in step.top
+            ],
+        )
+        for step in steps
+    ]
 
 
 def some_logprobs(steps: Sequence[StepLogprob]) -> ChatLogprobs | msgspec.UnsetType:
     """Return them as chats have them; nothing at all if there are none."""
-    return chat_logprobs(steps) if steps else msgspec.UNSET
+    return ChatLogprobs(token_logprobs(steps)) if steps else msgspec.UNSET
 
 
 class CompletionSteps:
@@ -50,7 +48,7 @@ class CompletionSteps:
         """Return the next ones; `None` if there are none."""
         if not steps:
             return None
-        tokens = [_text(step.chosen) for step in steps]
+        tokens = [step.chosen.text for step in steps]
         offsets = []
         for token in tokens:
             offsets.append(self._offset)
@@ -67,9 +65,5 @@ def _tops(step: StepLogprob) -> dict[str, float]:
     """Return the likeliest texts. Two tokens may have one text: the likelier one stands."""
     tops: dict[str, float] = {}
     for top in step.top:
-        tops.setdefault(_text(top), top.logprob)
+        tops.setdefault(top.text, top.logprob)
     return tops
-
-
-def _text(entry: TokenLogprob) -> str:
-    return entry.piece.decode(errors="replace")

@@ -7,13 +7,13 @@ that a rank head has.
 from __future__ import annotations
 
 import math
-import secrets
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from quart import Quart, Response
 
 from ollamad.http.doors import JSON_TYPE, Doors, read_body
+from ollamad.http.ids import new_id
 from ollamad.http.ollama.rerank import rank_documents
 from ollamad.http.openai.asking import keep_alive_of
 from ollamad.http.openai.errors import refused
@@ -24,8 +24,6 @@ from ollamad.http.openai.wire import (
     RerankResponse,
     RerankResult,
 )
-
-_ID_BYTES: Final = 12
 
 
 def register(app: Quart, doors: Doors) -> None:
@@ -58,7 +56,7 @@ async def _rerank(doors: Doors, body: RerankRequest) -> Response:
         shown_name=body.model,
     )
     answer = RerankResponse(
-        id=f"rerank-{secrets.token_hex(_ID_BYTES)}",
+        id=new_id("rerank-"),
         model=body.model,
         results=[
             RerankResult(

@@ -12,6 +12,7 @@ from ollamad.errors import OllamadError, ResponseNotFound
 from ollamad.http.chatting import ChatStream, prepare, start
 from ollamad.http.doors import JSON_TYPE, Doors, read_body, request_writer
 from ollamad.http.errors import status_of
+from ollamad.http.ids import new_id
 from ollamad.http.openai.errors import error_detail
 from ollamad.http.openai.responsesasked import Asked, asked_of, check_early
 from ollamad.http.openai.responsesevents import ResponseEvents
@@ -22,7 +23,6 @@ from ollamad.http.openai.responsesoutput import (
     Nobody,
     Output,
     OutputListener,
-    new_id,
 )
 from ollamad.http.openai.responseswire import (
     CachedTokens,
@@ -33,7 +33,7 @@ from ollamad.http.openai.responseswire import (
     ResponseUsage,
 )
 from ollamad.http.sse import SSE_HEADERS, SSE_TYPE
-from ollamad.http.streaming import AnswerLines
+from ollamad.http.streaming import AnswerLines, stream_response
 from ollamad.runners.mailbox import Piece
 from ollamad.runners.protocol import Delta, Finished, FinishReason
 
@@ -79,9 +79,7 @@ async def _create(doors: Doors, body: ResponsesRequest) -> Response:
     lines = AnswerLines(
         stream.mailbox, first, told.piece, told.finish, request_writer(), on_error=told.fail
     )
-    response = Response(lines, content_type=SSE_TYPE, headers=SSE_HEADERS)
-    response.timeout = None  # A long answer is no hanging one.
-    return response
+    return stream_response(lines, SSE_TYPE, SSE_HEADERS)
 
 
 class _Answer:
@@ -100,17 +98,11 @@ class _Answer:
         self._output = Output(
             listener, asked.tools.split_name, shows_encrypted=asked.shows_encrypted
         )
-        self._thinking_tokens = 0
         self.begun = _begun(body, asked, self._now())
 
     def take(self, piece: Piece | Delta) -> None:
         """Take what is new."""
-        parts = self._stream.feed(piece)
-        if parts.thinking:
-            # A piece in which thinking ends has tokens of both; they are as good as divided.
-            n_chars = len(parts.thinking) + len(parts.text)
-            self._thinking_tokens += round(len(piece.tokens) * len(parts.thinking) / n_chars)
-        self._output.feed(parts, piece.logprobs)
+        self._output.feed(self._stream.feed(piece), piece.logprobs)
 
     async def whole(self, first: Piece | Finished) -> ResponseObject:
         """Return the response when it is complete. Raises the answer's error."""
@@ -136,7 +128,7 @@ class _Answer:
                 input_tokens_details=CachedTokens(cached_tokens=timings.cached_tokens),
                 output_tokens=timings.generated_tokens,
                 output_tokens_details=ReasoningTokens(
-                    reasoning_tokens=min(self._thinking_tokens, timings.generated_tokens)
+                    reasoning_tokens=min(self._stream.n_thinking_tokens, timings.generated_tokens)
                 ),
                 total_tokens=timings.prompt_tokens + timings.generated_tokens,
             ),
@@ -190,7 +182,7 @@ def _begun(body: ResponsesRequest, asked: Asked, created_at: int) -> ResponseObj
     """Return the response before there is anything of it: mostly what was asked."""
     sampling = asked.chat.sampling
     return ResponseObject(
-        id=new_id("resp"),
+        id=new_id("resp_"),
         created_at=created_at,
         status=IN_PROGRESS,
         model=body.model,

@@ -21,7 +21,6 @@ from ollamad.http.openai.responseswire import (
     FunctionCallItem,
     Item,
     ItemEvent,
-    Logprob,
     MessageItem,
     OutputText,
     ReasoningItem,
@@ -34,6 +33,7 @@ from ollamad.http.openai.responseswire import (
     TextDeltaEvent,
     TextDoneEvent,
 )
+from ollamad.http.openai.wire import TokenLogprobs
 from ollamad.http.sse import event
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -109,7 +109,7 @@ class ResponseEvents:
             )
         )
 
-    def said(self, index: int, item_id: str, delta: str, logprobs: list[Logprob]) -> None:
+    def said(self, index: int, item_id: str, delta: str, logprobs: list[TokenLogprobs]) -> None:
         """See OutputListener."""
         if not logprobs:
             # Nearly all events are of this kind: encoding an object for each would cost more than

@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import enum
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
 from ollamad.http.answer.parts import Call, Parts
+from ollamad.http.ids import new_id
+from ollamad.http.openai.logprobs import token_logprobs
 from ollamad.http.openai.responseswire import (
     FunctionCallItem,
     Item,
-    Logprob,
     MessageItem,
     OutputText,
     ReasoningItem,
     SummaryText,
-    TopLogprob,
 )
-from ollamad.runners.protocol import StepLogprob, TokenLogprob
-
-_ID_BYTES: Final = 12
+from ollamad.http.openai.wire import TokenLogprobs
+from ollamad.runners.protocol import StepLogprob
 
 IN_PROGRESS: Final = "in_progress"
 COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
-
-
-def new_id(prefix: str) -> str:
-    """Return an id that nothing else has."""
-    return f"{prefix}_{secrets.token_hex(_ID_BYTES)}"
 
 
 class OutputListener(Protocol):
@@ -45,7 +38,7 @@ class OutputListener(Protocol):
         """There is more thinking in the open item."""
         ...
 
-    def said(self, index: int, item_id: str, delta: str, logprobs: list[Logprob]) -> None:
+    def said(self, index: int, item_id: str, delta: str, logprobs: list[TokenLogprobs]) -> None:
         """There is more text in the open item."""
         ...
 
@@ -63,7 +56,7 @@ class Nobody:
     def thought(self, index: int, item_id: str, delta: str) -> None:
         """See OutputListener."""
 
-    def said(self, index: int, item_id: str, delta: str, logprobs: list[Logprob]) -> None:
+    def said(self, index: int, item_id: str, delta: str, logprobs: list[TokenLogprobs]) -> None:
         """See OutputListener."""
 
     def closed(self, index: int, item: Item) -> None:
@@ -96,14 +89,14 @@ class Output:
         self._open = _Open.NOTHING
         self._id = ""
         self._texts: list[str] = []
-        self._logprobs: list[Logprob] = []
-        self._early: list[Logprob] = []
+        self._logprobs: list[TokenLogprobs] = []
+        self._early: list[TokenLogprobs] = []
         """Of tokens whose text is still held back."""
 
     def feed(self, parts: Parts, logprobs: Sequence[StepLogprob] = ()) -> None:
         """Take what is new. *logprobs* are those of its tokens."""
         if logprobs:
-            self._early += [_logprob(step) for step in logprobs]
+            self._early += token_logprobs(logprobs)
         if parts.thinking:
             self._enter(_Open.REASONING)
             self._texts.append(parts.thinking)
@@ -148,9 +141,9 @@ class Output:
         self._open = kind
         item: Item
         if kind is _Open.REASONING:
-            item = ReasoningItem(id=new_id("rs"), status=IN_PROGRESS)
+            item = ReasoningItem(id=new_id("rs_"), status=IN_PROGRESS)
         else:
-            item = MessageItem(id=new_id("msg"), status=IN_PROGRESS)
+            item = MessageItem(id=new_id("msg_"), status=IN_PROGRESS)
         self._id = item.id
         self._listener.opened(len(self.items), item)
 
@@ -158,7 +151,7 @@ class Output:
         self.close(COMPLETED)
         namespace, name = self._split_name(call.name)
         begun = FunctionCallItem(
-            id=new_id("fc"),
+            id=new_id("fc_"),
             status=IN_PROGRESS,
             call_id=call.id,
             name=name,
@@ -171,19 +164,3 @@ class Output:
         self._listener.opened(len(self.items), begun)
         self._listener.closed(len(self.items), whole)
         self.items.append(whole)
-
-
-def _logprob(step: StepLogprob) -> Logprob:
-    return Logprob(
-        token=_text(step.chosen),
-        logprob=step.chosen.logprob,
-        bytes=list(step.chosen.piece),
-        top_logprobs=[
-            TopLogprob(token=_text(top), logprob=top.logprob, bytes=list(top.piece))
-            for top in step.top
-        ],
-    )
-
-
-def _text(entry: TokenLogprob) -> str:
-    return entry.piece.decode(errors="replace")

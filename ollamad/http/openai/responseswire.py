@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from ollamad.http.openai.errors import ErrorDetail
+from ollamad.http.openai.wire import TokenLogprobs
 
 
 class TextConfig(msgspec.Struct, kw_only=True):
@@ -76,29 +77,12 @@ class ReasoningItem(msgspec.Struct, kw_only=True, tag_field="type", tag="reasoni
     status: str
 
 
-class TopLogprob(msgspec.Struct, kw_only=True):
-    """A token that could have been chosen."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class Logprob(msgspec.Struct, kw_only=True):
-    """The token that was chosen."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[TopLogprob] = []
-
-
 class OutputText(msgspec.Struct, kw_only=True, tag_field="type", tag="output_text"):
     """The text of a message."""
 
     text: str
     annotations: list[dict[str, Any]] = []
-    logprobs: list[Logprob] = []
+    logprobs: list[TokenLogprobs] = []
 
 
 class MessageItem(msgspec.Struct, kw_only=True, tag_field="type", tag="message"):
@@ -243,7 +227,7 @@ class TextDeltaEvent(msgspec.Struct, kw_only=True):
     output_index: int
     content_index: int
     delta: str
-    logprobs: list[Logprob] = []
+    logprobs: list[TokenLogprobs] = []
 
 
 class TextDoneEvent(msgspec.Struct, kw_only=True):
@@ -255,7 +239,7 @@ class TextDoneEvent(msgspec.Struct, kw_only=True):
     output_index: int
     content_index: int
     text: str
-    logprobs: list[Logprob] = []
+    logprobs: list[TokenLogprobs] = []
 
 
 class SummaryPartEvent(msgspec.Struct, kw_only=True):

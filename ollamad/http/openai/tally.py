@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from ollamad.http.ids import new_id
 from ollamad.http.openai.wire import CompletionTokens, PromptTokens, Usage
 from ollamad.runners.protocol import Finished, FinishReason, Timings
 
-_ID_BYTES: Final = 12
 _REASONS: Final = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
@@ -33,7 +32,7 @@ class Head:
     @classmethod
     def new(cls, prefix: str, now: datetime, model: str) -> Head:
         """Return one with an id that nothing else has."""
-        return cls(f"{prefix}-{secrets.token_hex(_ID_BYTES)}", int(now.timestamp()), model)
+        return cls(new_id(f"{prefix}-"), int(now.timestamp()), model)
 
 
 @dataclasses.dataclass(slots=True)

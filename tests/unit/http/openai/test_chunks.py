@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollamad.errors import QueueFull
-from ollamad.http.openai.chunks import ChunkPattern, chunk, failure
-from ollamad.http.openai.logprobs import CompletionSteps, chat_logprobs
+from ollamad.http.openai.chunks import chunk, failure, text_chunks
+from ollamad.http.openai.logprobs import CompletionSteps, token_logprobs
 from ollamad.http.openai.tally import Tally, usage_of
 from ollamad.http.openai.wire import ChatChunk, ChatChunkChoice, ChatDelta
+from ollamad.http.sse import TextEvents
 from ollamad.runners.protocol import (
     Finished,
     FinishReason,
@@ -33,10 +34,10 @@ def an_end(prompt: int, generated: int, cached: int = 0) -> Finished:
 
 @given(st.text())
 def test_a_pattern_makes_what_encoding_would_make(text: str) -> None:
-    pattern = ChunkPattern(a_chunk(ChunkPattern.TEXT))
+    pattern = text_chunks(a_chunk(TextEvents.TEXT))
 
-    assert pattern.chunk(text) == chunk(a_chunk(text))
-    assert json.loads(pattern.chunk(text)[6:])["choices"][0]["delta"] == {"content": text}
+    assert pattern.event(text) == chunk(a_chunk(text))
+    assert json.loads(pattern.event(text)[6:])["choices"][0]["delta"] == {"content": text}
 
 
 def test_an_event_is_one_line_and_an_empty_one() -> None:
@@ -99,7 +100,7 @@ def a_step(piece: bytes, logprob: float, *top: tuple[bytes, float]) -> StepLogpr
 
 
 def test_a_chat_s_tokens_have_their_bytes() -> None:
-    (entry,) = chat_logprobs([a_step("é".encode()[:1], -0.5, (b"a", -0.1))]).content
+    (entry,) = token_logprobs([a_step("é".encode()[:1], -0.5, (b"a", -0.1))])
 
     assert (entry.token, entry.bytes) == ("\ufffd", [0xC3])
     assert [(top.token, top.bytes) for top in entry.top_logprobs] == [("a", [97])]
