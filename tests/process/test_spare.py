@@ -162,7 +162,7 @@ def test_a_killed_daemon_leaves_no_spare(tmp_path: Path, model_file: Path) -> No
     spare = doomed.wait_for_spare()
     doomed.kill()
 
-    spare.wait(10)
+    assert psutil.wait_procs([spare], timeout=10)[1] == []
 
 
 @pytest.mark.model

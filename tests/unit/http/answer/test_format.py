@@ -8,52 +8,12 @@ from ollamad.http.answer.format import PLAIN, format_of
 from ollamad.http.answer.parts import Call, Marks
 from ollamad.http.prompt.jinja import TEMPLATE_CHARS_MAX
 from tests.unit.http.answer.reading import ADD, read, spelled
+from tests.unit.http.prompt.gotemplate.shapes import LLAMA_3_2
 
 CALLS = [
     Call(id="abcdefgh1", name="add", arguments={"a": 1, "b": 2}),
     Call(id="abcdefgh2", name="say", arguments={"what": 'a "b" {c}'}),
 ]
-
-LLAMA_3_2 = """<|start_header_id|>system<|end_header_id|>
-
-Cutting Knowledge Date: December 2023
-
-{{ if .System }}{{ .System }}
-{{- end }}
-{{- if .Tools }}When you receive a tool call response, use the output to format an answer.
-{{- end }}<|eot_id|>
-{{- range $i, $_ := .Messages }}
-{{- $last := eq (len (slice $.Messages $i)) 1 }}
-{{- if eq .Role "user" }}<|start_header_id|>user<|end_header_id|>
-{{- if and $.Tools $last }}
-
-Given the following functions, please respond with a JSON for a function call.
-
-{{ range $.Tools }}
-{{- . }}
-{{ end }}
-{{ .Content }}<|eot_id|>
-{{- else }}
-
-{{ .Content }}<|eot_id|>
-{{- end }}{{ if $last }}<|start_header_id|>assistant<|end_header_id|>
-
-{{ end }}
-{{- else if eq .Role "assistant" }}<|start_header_id|>assistant<|end_header_id|>
-{{- if .ToolCalls }}
-{{ range .ToolCalls }}
-{"name": "{{ .Function.Name }}", "parameters": {{ .Function.Arguments }}}{{ end }}
-{{- else }}
-
-{{ .Content }}
-{{- end }}{{ if not $last }}<|eot_id|>{{ end }}
-{{- else if eq .Role "tool" }}<|start_header_id|>ipython<|end_header_id|>
-
-{{ .Content }}<|eot_id|>{{ if $last }}<|start_header_id|>assistant<|end_header_id|>
-
-{{ end }}
-{{- end }}
-{{- end }}"""
 
 QWEN_3 = """
 {{- $lastUserIdx := -1 -}}

@@ -14,6 +14,7 @@ from ollamad.http.prompt.gotemplate.chat import ChatMessage, Think, render_chat,
 from ollamad.http.prompt.gotemplate.template import parse
 from ollamad.http.prompt.gotemplate.text import TEXT_CHARS_MAX
 from ollamad.http.prompt.gotemplate.tools import Tool, ToolCall
+from tests.unit.http.prompt.gotemplate.shapes import LLAMA_3_2
 
 
 class FixedClock:
@@ -87,45 +88,6 @@ def test_the_older_gemma_s_shape() -> None:
     )
 
 
-LLAMA32: Final = """<|start_header_id|>system<|end_header_id|>
-
-Cutting Knowledge Date: December 2023
-
-{{ if .System }}{{ .System }}
-{{- end }}
-{{- if .Tools }}When you receive a tool call response, use the output to format an answer.
-{{- end }}<|eot_id|>
-{{- range $i, $_ := .Messages }}
-{{- $last := eq (len (slice $.Messages $i)) 1 }}
-{{- if eq .Role "user" }}<|start_header_id|>user<|end_header_id|>
-{{- if and $.Tools $last }}
-
-Given the following functions, please respond with a JSON for a function call.
-{{ range $.Tools }}
-{{- . }}
-{{ end }}
-{{ .Content }}<|eot_id|>
-{{- else }}
-
-{{ .Content }}<|eot_id|>
-{{- end }}{{ if $last }}<|start_header_id|>assistant<|end_header_id|>
-
-{{ end }}
-{{- else if eq .Role "assistant" }}<|start_header_id|>assistant<|end_header_id|>
-{{- if .ToolCalls }}
-{{ range .ToolCalls }}
-{"name": "{{ .Function.Name }}", "parameters": {{ .Function.Arguments }}}{{ end }}
-{{- else }}
-
-{{ .Content }}
-{{- end }}{{ if not $last }}<|eot_id|>{{ end }}
-{{- else if eq .Role "tool" }}<|start_header_id|>ipython<|end_header_id|>
-
-{{ .Content }}<|eot_id|>{{ if $last }}<|start_header_id|>assistant<|end_header_id|>
-
-{{ end }}
-{{- end }}
-{{- end }}"""
 TOOL_JSON: Final = (
     '{"type":"function","function":{"name":"get_weather","description":"Tells the weather",'
     '"parameters":{"type":"object","required":["city"],"properties":{'
@@ -138,7 +100,7 @@ HEAD: Final = "<|start_header_id|>{}<|end_header_id|>"
 def test_llama_3_2_s_shape() -> None:
     begin = HEAD.format("system") + "\n\nCutting Knowledge Date: December 2023\n\n"
 
-    assert rendered(LLAMA32, ASKED, tools=(TOOL,)) == (
+    assert rendered(LLAMA_3_2, ASKED, tools=(TOOL,)) == (
         begin + "When you receive a tool call response, use the output to format an answer."
         "<|eot_id|>"
         + HEAD.format("user")
@@ -148,7 +110,7 @@ def test_llama_3_2_s_shape() -> None:
         + HEAD.format("assistant")
         + "\n\n"
     )
-    assert rendered(LLAMA32, SYSTEM, ASKED, CALLED, RESULT) == (
+    assert rendered(LLAMA_3_2, SYSTEM, ASKED, CALLED, RESULT) == (
         begin
         + "S<|eot_id|>"
         + HEAD.format("user")
