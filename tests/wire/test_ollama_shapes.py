@@ -108,6 +108,18 @@ async def test_tags_and_ps_describe_models(tmp_path: Path, autojump_clock: MockC
     assert running["context_length"] == 128
 
 
+@pytest.mark.parametrize("keep_alive", [-1, 1e300, "9999999h"])
+async def test_ps_shows_models_that_stay_longer_than_a_calendar_can_tell(
+    keep_alive: object, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with a_site(tmp_path) as site:
+        await site.ask("POST", "/api/generate", {"model": "tiny", "keep_alive": keep_alive})
+        shown = await site.ask("GET", "/api/ps")
+
+    assert shown.status == 200
+    assert shown.json["models"][0]["expires_at"] > "2300"
+
+
 async def test_show_keeps_long_arrays_for_those_who_ask(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -195,7 +194,7 @@ async def _model_of(doors: Doors, view: ResidentView) -> StoredModel | None:
 
 def _running_model(doors: Doors, view: ResidentView, model: StoredModel) -> RunningModel:
     left_s = view.expires_at - trio.current_time()
-    left = FOREVER if math.isinf(left_s) else min(timedelta(seconds=left_s), FOREVER)
+    left = timedelta(seconds=min(left_s, FOREVER.total_seconds()))
     return RunningModel(
         name=model.name.display,
         model=model.name.display,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from ollamad import __version__
-from ollamad.http.openapi.rows import BYTES, JSON, Api, Kind, Reply, Row
+from ollamad.http.openapi.rows import BYTES, EVENTS, JSON, Api, Kind, Reply, Row
 
 VERSION: Final = "3.1.0"
 """The version of OpenAPI: the first whose schemas are JSON Schema's own."""
@@ -122,8 +122,16 @@ def _add_reply(responses: dict[str, Any], reply: Reply, refs: Mapping[Kind, Any]
     shapes = [refs[kind] for kind in reply.kinds]
     media: dict[str, Any] = {}
     if shapes:
-        media["schema"] = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+        shape = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+        media["schema"] = _event(shape) if reply.content_type == EVENTS else shape
     told.setdefault("content", {})[reply.content_type] = media
+
+
+def _event(shape: Any) -> dict[str, Any]:
+    """Return the schema of one event of a stream, whose data is JSON of *shape*, or a last word."""
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": shape}
+    properties = {"event": {"type": "string"}, "data": data}
+    return {"type": "object", "properties": properties, "required": ["data"]}
 
 
 def _failure_name(api: Api, status: int) -> str:

@@ -61,11 +61,22 @@ def test_an_operation_has_its_body_its_answers_and_its_failures() -> None:
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/test.Answer"}},
             "text/event-stream": {
-                "schema": {
-                    "anyOf": [
-                        {"$ref": "#/components/schemas/test.Answer"},
-                        {"$ref": "#/components/schemas/test.Wrong"},
-                    ]
+                "schema": {  # Of one event.
+                    "type": "object",
+                    "properties": {
+                        "event": {"type": "string"},
+                        "data": {
+                            "type": "string",
+                            "contentMediaType": "application/json",
+                            "contentSchema": {
+                                "anyOf": [
+                                    {"$ref": "#/components/schemas/test.Answer"},
+                                    {"$ref": "#/components/schemas/test.Wrong"},
+                                ]
+                            },
+                        },
+                    },
+                    "required": ["data"],
                 }
             },
         },
