@@ -123,13 +123,15 @@ def _add_reply(responses: dict[str, Any], reply: Reply, refs: Mapping[Kind, Any]
     media: dict[str, Any] = {}
     if shapes:
         shape = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
-        media["schema"] = _event(shape) if reply.content_type == EVENTS else shape
+        media["schema"] = _event(shape, reply.ends_with) if reply.content_type == EVENTS else shape
     told.setdefault("content", {})[reply.content_type] = media
 
 
-def _event(shape: Any) -> dict[str, Any]:
-    """Return the schema of one event of a stream, whose data is JSON of *shape*, or a last word."""
-    data = {"type": "string", "contentMediaType": JSON, "contentSchema": shape}
+def _event(shape: Any, ends_with: str) -> dict[str, Any]:
+    """Return the schema of one event of a stream: its data is JSON of *shape*, or a last word."""
+    data: dict[str, Any] = {"type": "string", "contentMediaType": JSON, "contentSchema": shape}
+    if ends_with:
+        data = {"anyOf": [data, {"const": ends_with}]}
     properties = {"event": {"type": "string"}, "data": data}
     return {"type": "object", "properties": properties, "required": ["data"]}
 

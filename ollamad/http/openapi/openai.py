@@ -8,6 +8,8 @@ from ollamad.http.openai import responseswire, wire
 from ollamad.http.openai.errors import ErrorBody
 from ollamad.http.openapi.rows import COMPUTES, EVENTS, READS, Api, Reply, Row, Schema
 
+_DONE: Final = "[DONE]"
+
 _INPUT: Final[Schema] = {
     "description": "A text, or the items of a conversation: messages, calls of functions and their "
     "outputs, and thinking.",
@@ -114,7 +116,7 @@ OPENAI: Final = Api(
             request=wire.ChatRequest,
             replies=(
                 Reply((wire.ChatCompletion,), words="An object, or events with `stream`."),
-                Reply((wire.ChatChunk,), EVENTS),
+                Reply((wire.ChatChunk, ErrorBody), EVENTS, ends_with=_DONE),
             ),
             errors=COMPUTES,
         ),
@@ -126,7 +128,7 @@ OPENAI: Final = Api(
             request=wire.CompletionRequest,
             replies=(
                 Reply((wire.Completion,), words="An object, or events with `stream`."),
-                Reply((wire.Completion,), EVENTS),
+                Reply((wire.Completion, ErrorBody), EVENTS, ends_with=_DONE),
             ),
             errors=COMPUTES,
         ),

@@ -45,6 +45,8 @@ class Reply:
     """Empty is an answer without a body."""
     status: int = 200
     words: str = ""
+    ends_with: str = ""
+    """Data of the last event of a stream, which is no JSON; empty where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

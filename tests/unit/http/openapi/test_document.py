@@ -85,6 +85,22 @@ def test_an_operation_has_its_body_its_answers_and_its_failures() -> None:
     assert "Retry-After" in made["components"]["responses"]["test.503"]["headers"]
 
 
+def test_a_stream_may_end_with_a_word_that_is_no_json() -> None:
+    row = Row(
+        method="GET",
+        path="/",
+        name="hear",
+        summary="Hear.",
+        replies=(Reply((Answer,), EVENTS, ends_with="[OVER]"),),
+    )
+
+    made = document([an_api("test", row)])
+
+    content = made["paths"]["/"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    _, last = content["schema"]["properties"]["data"]["anyOf"]
+    assert last == {"const": "[OVER]"}
+
+
 def test_types_of_two_apis_may_have_the_same_name() -> None:
     other = Row(method="GET", path="/", name="look", summary="Look.", replies=(Reply((Answer,)),))
 
